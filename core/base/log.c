@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "core/base/log.h"
+
+#include "core/base/clock.h"
+#include "core/base/metrics.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { QUEUE_LINES = 4096 };
+
+struct entry {
+	uint16_t n;
+	char text[LOG_LINE_BYTES];
+};
+
+/* A mutex around a ring of lines: held for one copy, never for a write. */
+static struct {
+	pthread_mutex_t mutex;
+	pthread_cond_t more;
+	struct entry *ring;
+	unsigned head, count;
+	bool running, stop;
+	pthread_t thread;
+	uint64_t dropped;
+} q = {.mutex = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
+
+static enum log_level level_max = LOG_INFO;
+static bool priority_prefix;
+
+static const char *const level_names[] = {"error", "warning", "info", "debug"};
+static const char level_priority[] = {'3', '4', '6', '7'};
+
+static void put(struct log_line *l, const char *p, size_t n)
+{
+	size_t room = LOG_LINE_BYTES - 8 - l->n; /* " cut=1\n" fits always */
+
+	if (n > room) {
+		n = room;
+		l->cut = true;
+	}
+	memcpy(l->text + l->n, p, n);
+	l->n = (uint16_t)(l->n + n);
+}
+
+static void put_str(struct log_line *l, const char *s)
+{
+	put(l, s, strlen(s));
+}
+
+static void key(struct log_line *l, const char *k)
+{
+	put(l, " ", 1);
+	put_str(l, k);
+	put(l, "=", 1);
+}
+
+void log_begin(struct log_line *l, enum log_level level, const char *event)
+{
+	char stamp[40];
+	struct timespec t;
+	struct tm tm;
+	size_t n;
+
+	l->n = 0;
+	l->cut = false;
+	l->level = (uint8_t)level;
+	l->skip = level > level_max;
+	if (l->skip)
+		return;
+	if (priority_prefix) {
+		stamp[0] = '<';
+		stamp[1] = level_priority[level];
+		stamp[2] = '>';
+		put(l, stamp, 3);
+	} else {
+		clock_gettime(CLOCK_REALTIME, &t);
+		gmtime_r(&t.tv_sec, &tm);
+		n = strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
+		n += (size_t)snprintf(
+			stamp + n, sizeof(stamp) - n, ".%03ldZ ", t.tv_nsec / 1000000);
+		put(l, stamp, n);
+		put_str(l, "roostd[");
+		n = (size_t)snprintf(stamp, sizeof(stamp), "%d]: ", (int)getpid());
+		put(l, stamp, n);
+	}
+	put_str(l, event);
+	if (level <= LOG_WARNING)
+		log_str(l, "level", level_names[level]);
+}
+
+static bool plain(struct bytes v)
+{
+	if (v.n == 0)
+		return false;
+	for (size_t i = 0; i < v.n; i++)
+		if (v.p[i] <= ' ' || v.p[i] >= 0x7f || v.p[i] == '"' || v.p[i] == '=' ||
+			v.p[i] == '\\')
+			return false;
+	return true;
+}
+
+void log_bytes(struct log_line *l, const char *k, struct bytes v)
+{
+	char esc[8];
+	bool utf8;
+
+	if (l->skip)
+		return;
+	key(l, k);
+	if (plain(v)) {
+		put(l, (const char *)v.p, v.n);
+		return;
+	}
+	utf8 = bytes_is_utf8(v);
+	put(l, "\"", 1);
+	for (size_t i = 0; i < v.n; i++) {
+		uint8_t c = v.p[i];
+
+		if (c == '"' || c == '\\') {
+			esc[0] = '\\';
+			esc[1] = (char)c;
+			put(l, esc, 2);
+		} else if (c < 0x20 || c == 0x7f || (c >= 0x80 && !utf8)) {
+			snprintf(esc, sizeof(esc), "\\x%02x", c);
+			put(l, esc, 4);
+		} else {
+			put(l, (const char *)&c, 1);
+		}
+	}
+	put(l, "\"", 1);
+}
+
+void log_str(struct log_line *l, const char *k, const char *v)
+{
+	if (v)
+		log_bytes(l, k, bytes_str(v));
+}
+
+void log_u64(struct log_line *l, const char *k, uint64_t v)
+{
+	char t[24];
+
+	if (l->skip)
+		return;
+	key(l, k);
+	put(l, t, (size_t)snprintf(t, sizeof(t), "%llu", (unsigned long long)v));
+}
+
+void log_i64(struct log_line *l, const char *k, int64_t v)
+{
+	char t[24];
+
+	if (l->skip)
+		return;
+	key(l, k);
+	put(l, t, (size_t)snprintf(t, sizeof(t), "%lld", (long long)v));
+}
+
+void log_hex(struct log_line *l, const char *k, uint64_t v)
+{
+	char t[24];
+
+	if (l->skip)
+		return;
+	key(l, k);
+	put(l, t, (size_t)snprintf(t, sizeof(t), "%016llx", (unsigned long long)v));
+}
+
+static void write_all(const char *p, size_t n)
+{
+	while (n) {
+		ssize_t w = write(STDERR_FILENO, p, n);
+
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w <= 0)
+			return;
+		p += w;
+		n -= (size_t)w;
+	}
+}
+
+void log_end(struct log_line *l)
+{
+	if (l->skip)
+		return;
+	if (l->cut) {
+		memcpy(l->text + l->n, " cut=1", 6);
+		l->n += 6;
+	}
+	l->text[l->n++] = '\n';
+	pthread_mutex_lock(&q.mutex);
+	if (!q.running) {
+		pthread_mutex_unlock(&q.mutex);
+		write_all(l->text, l->n);
+		return;
+	}
+	if (q.count == QUEUE_LINES) {
+		q.dropped++;
+		METRIC_INC(LOG_DROPPED);
+	} else {
+		struct entry *e = &q.ring[(q.head + q.count++) % QUEUE_LINES];
+
+		e->n = l->n;
+		memcpy(e->text, l->text, l->n);
+		if (q.count == 1)
+			pthread_cond_signal(&q.more);
+	}
+	pthread_mutex_unlock(&q.mutex);
+}
+
+void log_msg(enum log_level level, const char *fmt, ...)
+{
+	struct log_line l;
+	char text[LOG_LINE_BYTES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_begin(&l, level, text);
+	log_end(&l);
+}
+
+static void *writer(void *arg)
+{
+	/* Lines are gathered into one write: a burst of requests costs few system calls. */
+	static char out[64 * 1024];
+	size_t n;
+
+	(void)arg;
+	pthread_mutex_lock(&q.mutex);
+	for (;;) {
+		while (!q.count && !q.stop)
+			pthread_cond_wait(&q.more, &q.mutex);
+		if (!q.count)
+			break;
+		for (n = 0; q.count && n + q.ring[q.head].n <= sizeof(out); q.count--) {
+			memcpy(out + n, q.ring[q.head].text, q.ring[q.head].n);
+			n += q.ring[q.head].n;
+			q.head = (q.head + 1) % QUEUE_LINES;
+		}
+		pthread_mutex_unlock(&q.mutex);
+		write_all(out, n);
+		pthread_mutex_lock(&q.mutex);
+	}
+	pthread_mutex_unlock(&q.mutex);
+	return NULL;
+}
+
+void log_start(void)
+{
+	q.ring = calloc(QUEUE_LINES, sizeof(*q.ring));
+	if (!q.ring)
+		return;
+	q.stop = false;
+	if (pthread_create(&q.thread, NULL, writer, NULL) == 0) {
+		pthread_mutex_lock(&q.mutex);
+		q.running = true;
+		pthread_mutex_unlock(&q.mutex);
+	}
+}
+
+void log_stop(void)
+{
+	pthread_mutex_lock(&q.mutex);
+	if (!q.running) {
+		pthread_mutex_unlock(&q.mutex);
+		return;
+	}
+	q.stop = true;
+	q.running = false;
+	pthread_cond_signal(&q.more);
+	pthread_mutex_unlock(&q.mutex);
+	pthread_join(q.thread, NULL);
+	free(q.ring);
+	q.ring = NULL;
+}
+
+void log_set_level(enum log_level level)
+{
+	level_max = level;
+}
+
+bool log_level_parse(const char *name, enum log_level *out)
+{
+	for (int i = 0; i < 4; i++)
+		if (strcmp(name, level_names[i]) == 0) {
+			*out = (enum log_level)i;
+			return true;
+		}
+	return false;
+}
+
+void log_set_priority_prefix(bool prefix)
+{
+	priority_prefix = prefix;
+}
+
+uint64_t log_dropped(void)
+{
+	return q.dropped;
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* io/loop.h - one shard: an event loop on one thread with as many io_uring rings as its share of
+ * the connections needs. The simulation (tests/sim) implements this header a second time.
+ *
+ * A connection is a slot: a number below loop_slots_max() that names its ring and its direct
+ * descriptor. Nothing else of the loop belongs to a connection that is parked.
+ *
+ * Thread: all calls on the loop's own thread, between loop_new and loop_free, except loop_post,
+ *         loop_stop and loop_wake. Upcalls run on it too, one after the other, never inside a call.
+ * Memory: rings, buffers and per-slot bytes are sized at loop_new; a running loop allocates
+ *         nothing.
+ * Errors: calls on a slot cannot fail in the caller's face: the result comes as an upcall.
+ *         err is 0 or -errno.
+ * Order:  per slot at most one receive-or-watch and one send are outstanding. After loop_close no
+ *         upcall but released() names that slot.
+ * Cost:   one SQE per call, submitted in batches; no system call of its own. */
+#ifndef ROOST_IO_LOOP_H
+#define ROOST_IO_LOOP_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct loop;
+
+/* Peer address; v4 is stored as v4-mapped v6. */
+struct loop_addr {
+	uint8_t ip[16];
+	uint16_t port;
+};
+
+/* A message to a loop; embed it first in yours. The receiver owns it on arrival. */
+struct loop_msg {
+	struct loop_msg *next;
+	uint32_t kind;
+};
+
+struct loop_events {
+	/* A connection was accepted from listener number `listener` (order of loop_listen). The
+	 * handler must call loop_recv, loop_watch or loop_close now or later. */
+	void (*accepted)(void *arg, uint32_t slot, unsigned listener, const struct loop_addr *peer);
+	/* Result of loop_connect. */
+	void (*connected)(void *arg, uint32_t slot, int err);
+	/* Result of loop_recv: n > 0 bytes at p, valid during the call; n == 0 the peer has
+	 * finished (FIN); n < 0 is -errno. */
+	void (*received)(void *arg, uint32_t slot, const uint8_t *p, int n);
+	/* A watched slot has bytes, FIN or an error waiting: loop_recv tells which. */
+	void (*readable)(void *arg, uint32_t slot);
+	/* The whole loop_send buffer is with the kernel (err 0) or never will be. */
+	void (*sent)(void *arg, uint32_t slot, int err);
+	/* After loop_close: every operation has come back, the slot may be given to another. */
+	void (*released)(void *arg, uint32_t slot);
+	void (*message)(void *arg, struct loop_msg *m);
+	/* The commit word moved (or may have); at least once after every change of it. */
+	void (*committed)(void *arg);
+	/* After each batch of upcalls, and at the latest at the time the last tick returned. */
+	uint64_t (*tick)(void *arg, uint64_t now_ms);
+};
+
+struct loop_options {
+	uint32_t conns_max;     /* over all rings */
+	uint32_t ring_conns_max; /* 0: as RLIMIT_NOFILE allows (and at most 1 << 20) */
+	uint32_t buffers;       /* receive buffers per ring, power of two; 0: 256 */
+	uint32_t buffer_bytes;  /* 0: 2048 */
+	int cpu;                /* pin the thread in loop_run; -1: no */
+	/* Futex word in memory shared with other processes, or NULL. */
+	const _Atomic uint32_t *commit_word;
+};
+
+/* NULL with a one-line reason and remedy in why: io_uring refused with EPERM, ENOSYS, ENOMEM,
+ * a descriptor limit too small, and so on. The rings are made on the calling thread, which must be
+ * the one that calls loop_run. */
+struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev, void *arg,
+	char *why, size_t why_bytes);
+void loop_free(struct loop **l);
+
+/* A listening socket (ordinary descriptor, owned by the caller) to accept from. */
+void loop_listen(struct loop *l, int fd);
+/* Stops accepting on all listeners (drain). */
+void loop_listen_stop(struct loop *l);
+/* Runs until loop_stop. */
+void loop_run(struct loop *l);
+
+uint32_t loop_slots_max(const struct loop *l);
+uint64_t loop_now_ms(const struct loop *l); /* monotonic, of this turn */
+uint64_t loop_now_ns(const struct loop *l); /* monotonic, read now */
+
+/* Client side: opens a socket in a free slot and connects; UINT32_MAX when the table is full.
+ * `from` may be NULL; connected() follows. */
+uint32_t loop_connect(
+	struct loop *l, const struct sockaddr_storage *to, const struct sockaddr_storage *from);
+/* One receive into a provided buffer. */
+void loop_recv(struct loop *l, uint32_t slot);
+/* Park: one POLL_ADD, readable() when it fires. */
+void loop_watch(struct loop *l, uint32_t slot);
+/* Takes an outstanding loop_recv or loop_watch back; no upcall follows for it, and bytes that
+ * came meanwhile stay for the next loop_recv. */
+void loop_unwatch(struct loop *l, uint32_t slot);
+/* Sends all n bytes; p stays the loop's until sent(). */
+void loop_send(struct loop *l, uint32_t slot, const void *p, uint32_t n);
+/* Cancels what is outstanding and closes; released() follows, sent() does not (its buffer is
+ * free again at released()). With `reset` the peer gets RST. */
+void loop_close(struct loop *l, uint32_t slot, bool reset);
+
+/* From any thread: a message for this loop; wakes it. Messages of one sender keep their order. */
+void loop_post(struct loop *l, struct loop_msg *m);
+/* From any thread and signal handlers: leave loop_run after the current turn. */
+void loop_stop(struct loop *l);
+
+#endif
