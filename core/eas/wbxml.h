@@ -20,7 +20,9 @@
 
 enum {
 	WBXML_DEPTH_MAX = 32, /* open elements, the root included */
-	WBXML_ELEMENTS_MAX = 100000
+	WBXML_ELEMENTS_MAX = 100000,
+	/* Room for any parsed subtree inside elements of ours. */
+	WBXML_WRITE_DEPTH_MAX = 2 * WBXML_DEPTH_MAX
 };
 
 /* ---- Names ------------------------------------------------------------------------------- */
@@ -99,7 +101,8 @@ struct wbxml_limits {
  * reasons are malformed input, a limit reached, or the arena full (then a->failed is set).
  * The four ways to send nothing (`14`, `54 01`, an empty string, an empty OPAQUE) give equal
  * nodes. Unknown elements stay in the tree, marked; no tag of the enum finds them.
- * `lim` may be NULL. Memory: 48 bytes per element; joined text up to four times its length. */
+ * `lim` may be NULL. Memory: 48 bytes per element; text in several pieces takes up to four times
+ * its length, and at least 64 bytes. */
 int wbxml_parse(struct bytes in, struct arena *a, const struct wbxml_limits *lim,
 	struct wbxml_node **root_out, const char **why_out);
 
@@ -122,7 +125,7 @@ bool wbxml_bool(const struct wbxml_node *node, bool *out);
 
 struct wbxml_writer {
 	struct buf *out;
-	uint16_t open[WBXML_DEPTH_MAX];
+	uint16_t open[WBXML_WRITE_DEPTH_MAX];
 	uint8_t depth, page;
 	bool root;  /* the one root has been started */
 	bool fresh; /* the innermost element has no content yet; its tag is the last byte */
@@ -138,8 +141,9 @@ void wbxml_put_end(struct wbxml_writer *w);
 void wbxml_put_empty(struct wbxml_writer *w, uint16_t tag);
 
 /* A whole element with text. What a string of a WBXML document or of XML 1.0 cannot carry (NUL,
- * controls below 0x20 but for tab, CR and LF, and each malformed UTF-8 sequence) becomes
- * U+FFFD, so no stored mail can corrupt an answer. Empty text gives an empty element. */
+ * controls below 0x20 but for tab, CR and LF, U+FFFE and U+FFFF, each malformed UTF-8
+ * sequence) becomes U+FFFD, so no stored mail can corrupt an answer. Empty text gives an empty
+ * element. */
 void wbxml_put_text(struct wbxml_writer *w, uint16_t tag, const char *s);
 void wbxml_put_bytes_text(struct wbxml_writer *w, uint16_t tag, struct bytes text);
 void wbxml_put_u64(struct wbxml_writer *w, uint16_t tag, uint64_t v);
@@ -163,7 +167,8 @@ bool wbxml_done(const struct wbxml_writer *w);
  *     <Ping:Ping>
  *       <Ping:HeartbeatInterval>480</Ping:HeartbeatInterval>
  *     </Ping:Ping>
- * OPAQUE gets opaque="N" (its length), and is written in hexadecimal unless it is plain text.
+ * OPAQUE of N bytes is announced by <?opaque N?> when it is plain text, and else written in
+ * hexadecimal after <?opaque-hex N?>. Text is cleaned as by the writer.
  * Unknown tags are named by number (`Ping:x3F`, `Page30:x05`). Negative when malformed: the XML
  * up to there, and the reason as a comment. 1 otherwise; out of memory shows in out->failed. */
 int wbxml_to_xml(struct bytes in, struct buf *out);
