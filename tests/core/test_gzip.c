@@ -110,7 +110,8 @@ static void every_truncation_is_refused(void **state)
 }
 
 /* Magic, method, flags, data, CRC and length: none may be off by a bit. Time, extra flags and
- * system (bytes 4 to 9) mean nothing to us, FTEXT (bit 0 of byte 3) neither. */
+ * system (bytes 4 to 9) mean nothing to us, FTEXT (bit 0 of byte 3) neither; the deflate block is
+ * 50 bits long, and what fills up its last byte (16) may be anything. */
 static void damage_is_refused(void **state)
 {
 	(void)state;
@@ -120,7 +121,7 @@ static void damage_is_refused(void **state)
 			struct buf out = {0};
 			int k;
 
-			if ((i >= 4 && i <= 9) || (i == 3 && bit == 0))
+			if ((i >= 4 && i <= 9) || (i == 3 && bit == 0) || (i == 16 && bit >= 2))
 				continue;
 			memcpy(bad, hello_gz, sizeof(bad));
 			bad[i] ^= (uint8_t)(1u << bit);
