@@ -3,7 +3,7 @@
  * versions (MS-ASHTTP 2.2.1.1.1).
  * Both forms: plain text (any order, names in any case, percent-encoded; '+' is a plus) and base64
  * (percent-encoding around it and missing padding are accepted). It is plain when one of its
- * parameters is Cmd; a base64 text that merely ends in "cmd=" is not.
+ * parameters is named Cmd.
  * A parameter given twice must say the same twice. Unknown parameters and tags are skipped.
  * Thread: plain values.
  * Memory: struct eas_query owns its strings in fixed arrays, so it outlives the request's bytes;
