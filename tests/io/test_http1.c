@@ -260,6 +260,33 @@ static void a_malformed_header_line_is_refused(void **state)
 	assert_accepted(GET("X: \xc3\xbc \"(),/:;<=>?@[\\]{}\r\n"));
 }
 
+/* To the table of character classes: RFC 9110 5.6.2 and 5.5, byte by byte. */
+static void names_and_values_take_exactly_the_characters_of_the_standard(void **state)
+{
+	static const char token[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	char name[] = "GET / HTTP/1.1\r\nHost: a\r\nX?Y: b\r\n\r\n";
+	char value[] = "GET / HTTP/1.1\r\nHost: a\r\nX: a?b\r\n\r\n";
+	char target[] = "GET /a?b HTTP/1.1\r\nHost: a\r\n\r\n";
+
+	(void)state;
+	for (int c = 1; c < 256; c++) {
+		struct http1_request req;
+		bool in_value = c == '\t' || (c >= 0x20 && c != 0x7f);
+		bool in_path = c > 0x20 && c < 0x7f && c != '#';
+
+		*strchr(name, '?') = (char)c;
+		assert_int_equal(parse_whole(name, sizeof(name) - 1, &req),
+			strchr(token, c) || c == ':' ? 1 : -400);
+		*strstr(value, "?b") = (char)c;
+		assert_int_equal(parse_whole(value, sizeof(value) - 1, &req), in_value ? 1 : -400);
+		target[6] = (char)c;
+		assert_int_equal(parse_whole(target, sizeof(target) - 1, &req), in_path ? 1 : -400);
+		strcpy(name, "GET / HTTP/1.1\r\nHost: a\r\nX?Y: b\r\n\r\n");
+		strcpy(value, "GET / HTTP/1.1\r\nHost: a\r\nX: a?b\r\n\r\n");
+	}
+}
+
 static void host_must_be_there_once_and_be_a_host(void **state)
 {
 	(void)state;
@@ -957,6 +984,7 @@ int main(void)
 		cmocka_unit_test(nul_and_controls_are_refused_everywhere),
 		cmocka_unit_test(bare_cr_and_bare_lf_are_refused),
 		cmocka_unit_test(a_malformed_header_line_is_refused),
+		cmocka_unit_test(names_and_values_take_exactly_the_characters_of_the_standard),
 		cmocka_unit_test(host_must_be_there_once_and_be_a_host),
 		cmocka_unit_test(ambiguous_lengths_are_refused),
 		cmocka_unit_test(content_length_is_64_bit_and_bounded_by_the_limit),
