@@ -7,11 +7,15 @@
  *
  * Thread: any. A struct db is shared; a struct db_txn belongs to one thread.
  * Memory: views (struct bytes) returned by store functions point into the map and die with
- *         the transaction. Copy what must live longer.
- * Rule:   read transactions are short and never live across a wait.
+ *         the transaction; in a write transaction already with its next write. Copy what must
+ *         live longer.
+ * Rule:   read transactions are short and never live across a wait. A thread that has one open must
+ *         not write (checked): the map could not grow, and the write would wait for the disk.
  * Errors: enum db_error, negative; db_strerror gives one line for people. Inside a write
- *         transaction the first failure sticks: later calls return it and the commit aborts, so the
- *         happy path reads straight down.
+ *         transaction the first failure of the store itself (full, input/output, corrupt) sticks:
+ *         later writes return it and the commit aborts, so the happy path reads straight down. A
+ *         refusal (not found, exists, invalid) comes before anything is written and does not
+ *         stick: a fn that goes on and returns 0 commits the rest.
  * Cost:   read begin + end below 0.1 us; a durable commit one fsync, shared by all writes that
  *         wait at that moment. */
 #ifndef ROOST_STORE_DB_H
@@ -27,8 +31,8 @@ enum db_error {
 	DB_EXISTS = -2,
 	DB_MAP_FULL = -3,  /* the map cannot grow beyond store.map_max */
 	DB_DISK_FULL = -4,
-	DB_VERSION = -5,   /* written by another version of Roost */
-	DB_LOCKED = -6,    /* another server has this directory */
+	DB_VERSION = -5,   /* written by another version of Roost, or not by Roost */
+	DB_LOCKED = -6,    /* another server has this directory, or this process has it open already */
 	DB_IO = -7,
 	DB_CORRUPT = -8,   /* a stored record does not decode */
 	DB_INVALID = -9,   /* an argument that the caller should have refused */
@@ -70,8 +74,9 @@ void db_read_end(struct db_txn *txn);
 typedef int db_write_fn(struct db_txn *txn, void *arg);
 int db_write(struct db *db, db_write_fn *fn, void *arg);
 
-/* The page shared between processes. word moves with every commit (it is the low half of
- * seq); commits[] holds when recent commits finished. */
+/* The page shared between processes. word is the low half of seq and moves with every commit that
+ * appended to the journal (others tell nobody anything); commits[] holds when recent ones of those
+ * finished. Wait with FUTEX_WAIT without FUTEX_PRIVATE_FLAG. */
 enum { DB_NOTIFY_COMMITS = 1024 };
 struct db_notify {
 	_Atomic uint32_t word;
@@ -87,12 +92,18 @@ const struct db_notify *db_notify(const struct db *db);
 uint64_t db_commit_time_ns(const struct db *db, uint64_t seq);
 
 struct db_stats {
-	uint64_t map_bytes, used_bytes, readers, stale_cleared, commits, entries;
+	uint64_t map_bytes;
+	uint64_t used_bytes;     /* high-water mark of the file; free pages inside count as used */
+	uint64_t readers;        /* slots of LMDB's table ever taken at once, all processes */
+	uint64_t stale_cleared, commits; /* by this process since it opened */
+	uint64_t entries;
 };
 int db_stats(struct db *db, struct db_stats *out);
 /* Clears reader slots of dead processes; returns how many. Called by a housekeeper. */
 int db_clear_stale_readers(struct db *db);
-/* A consistent, compacted copy into an existing empty directory, while others write. */
+/* A consistent, compacted copy into an existing empty directory, while others read and write. Only a
+ * write of this process that needs a larger map waits for the end of the copy (a map more than
+ * half full is grown beforehand). */
 int db_backup(struct db *db, const char *to_dir, char *why, size_t why_bytes);
 
 #endif

@@ -32,6 +32,7 @@ struct journal_row {
 
 uint64_t journal_head(struct db_txn *txn); /* newest seq in this snapshot; 0: none yet */
 /* Up to max rows with seq > after, in order; returns how many, or DB_GONE. */
+/* DB_GONE also when `after` is beyond the head: an older copy of the store was put back. */
 int journal_read(struct db_txn *txn, uint64_t after, struct journal_row *rows, size_t max);
 /* Appends (row->seq is set). Also used by the other store modules. */
 int journal_append(struct db_txn *txn, struct journal_row *row);

@@ -41,6 +41,7 @@ struct folder {
 	uint64_t created_seq, hierarchy_seq; /* journal numbers of creation and last rename/move/delete */
 	uint32_t hierarchy_origin;           /* device that did the last hierarchy change */
 	uint64_t changed_seq;   /* newest change of any item; 0: none ever */
+	uint64_t touched_seq;   /* newest folder_touch; 0: never */
 	uint64_t items, unread; /* live items */
 	char name[FOLDER_NAME_MAX + 1];
 };
@@ -54,7 +55,7 @@ int folder_create(struct db_txn *txn, uint32_t mailbox, uint32_t parent, enum fo
 	struct bytes name, uint32_t origin, uint32_t *id_out); /* DB_EXISTS: name taken in parent */
 int folder_update(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint32_t parent,
 	struct bytes name, uint32_t origin);
-/* With its items and subfolders. */
+/* With its items and subfolders. One JOURNAL_HIERARCHY row per folder, none per item. */
 int folder_delete(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint32_t origin);
 /* Newest hierarchy change of the mailbox. */
 uint64_t mailbox_hierarchy_seq(struct db_txn *txn, uint32_t mailbox);
@@ -94,12 +95,19 @@ int item_body(struct db_txn *txn, uint32_t mailbox, uint64_t id, struct bytes *b
 /* New read state and props (props.p NULL: keep). No change, no journal row. */
 int item_set_state(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64_t id, bool read,
 	struct bytes props, uint32_t origin);
+/* New content: time, read, and each of summary, props and body whose p is not NULL (n 0: none from
+ * now on). The class must be the item's own. Always a change. */
+int item_set_content(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64_t id,
+	const struct item_new *n, uint32_t origin);
 int item_delete(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64_t id, uint32_t origin);
 /* DELETE in the old folder, ADD in the new one. */
 int item_move(struct db_txn *txn, uint32_t mailbox, uint32_t from, uint32_t to, uint64_t id,
 	uint32_t origin);
 
-/* Next change of a folder with changed_seq > after, oldest first; DB_NOT_FOUND at the end. */
+/* Next change of a folder with changed_seq > after, oldest first; DB_NOT_FOUND at the end.
+ * An item has one row in each folder where it ever was. Only one that left and came back has two,
+ * in the order in which a device must hear of them: DELETE, then the live row. created_seq of
+ * a DELETE is when the item first came to the folder, so one with created_seq > after is no news. */
 struct change {
 	uint64_t seq, created_seq, item;
 	int64_t time_s;
@@ -117,8 +125,8 @@ struct item_pos {
 int item_before(struct db_txn *txn, uint32_t mailbox, uint32_t folder, struct item_pos *pos);
 int item_at_or_after(struct db_txn *txn, uint32_t mailbox, uint32_t folder, struct item_pos *pos);
 
-/* Tombstones of changes below the oldest position any device holds may be dropped; housekeeping,
- * bounded work per call. Returns rows removed. */
+/* Tombstones of changes below the oldest position any device holds may be dropped, and what devices
+ * hold of deleted folders; housekeeping, at most max rows per call. Returns rows removed. */
 int mailbox_prune(struct db_txn *txn, uint32_t mailbox, size_t max);
 
 #endif

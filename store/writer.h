@@ -5,8 +5,8 @@
  *         the writer (core starts it; the store has no threads of its own).
  * Memory: a struct write belongs to its submitter and is the writer's until done() or the
  *         return of writer_write.
- * Errors: when one fn of a batch fails, the batch is undone and each fn is run again alone, so a
- *         failure stays with the one that caused it. fn therefore must not have side effects
+ * Errors: when one fn of a batch fails, a failure stays with the one that caused it: if it had
+ *         written something, the batch is undone and each fn is run again alone. fn therefore must not have side effects
  *         outside the transaction and must set its outputs anew at each run.
  * Order:  writes of one submitter commit in the order of submission. */
 #ifndef ROOST_STORE_WRITER_H
@@ -19,7 +19,8 @@ struct write {
 	struct write *next;
 	db_write_fn *fn;
 	void *arg;
-	/* On the writer's thread, after the commit is durable (err 0) or failed. May be NULL. */
+	/* On the writer's thread, after the commit is durable (err 0) or failed; on the
+	 * submitter's when the writer is inline or refuses (DB_CLOSED). May be NULL. */
 	void (*done)(struct write *w, int err);
 };
 
