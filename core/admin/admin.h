@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/admin/admin.h - what an operator asks a running server: /metrics, /livez, /readyz over HTTP, and
- * JSON lines over the control socket DIR/control (roostctl).
- * Thread: threads of its own; asks shards by message (admin_ask), never by lock.
- * Errors: admin_start returns NULL with one line. A shard that does not answer within 2 s is
- *         reported as such, not waited for. */
+/* core/admin/admin.h - what an operator asks a running server: /metrics, /livez, /readyz over HTTP,
+ * and JSON lines over the control socket DIR/control (roostctl). Thread: threads of its own; asks
+ * shards by message (admin_ask), never by lock. Memory: admin_server is copied; its functions are
+ * called until admin_stop returns, and never two of them at a time by one thread of ours (HTTP and
+ * control are two threads). Errors: admin_start returns NULL with one line. A shard that does not
+ * answer within 2 s is reported as such, not waited for. */
 #ifndef ROOST_ADMIN_ADMIN_H
 #define ROOST_ADMIN_ADMIN_H
 
@@ -17,12 +18,12 @@ struct db;
 struct admin_parked {
 	uint32_t mailbox, device;
 	uint32_t shard, slot;
-	bool sync;                /* hanging Sync, else Ping */
-	uint64_t since_ms;        /* wall clock */
+	bool sync;         /* hanging Sync, else Ping */
+	uint64_t since_ms; /* wall clock */
 	uint64_t due_ms;
 	uint32_t heartbeat_s;
-	uint32_t folders[32];     /* the first ones */
-	uint32_t folder_count;    /* how many there are */
+	uint32_t folders[32];  /* the first ones */
+	uint32_t folder_count; /* how many there are */
 	uint8_t ip[16];
 	uint16_t port;
 	uint64_t request_id;
@@ -53,11 +54,14 @@ struct why_entry {
 	uint64_t request_id;
 	uint64_t wall_ms;
 	int http_status, eas_status;
-	char reason[96];       /* as in the response header */
-	char detail[160];      /* limits and values behind it */
+	char reason[96];  /* as in the response header */
+	char detail[160]; /* limits and values behind it */
 	char user[96], device_id[65], command[24], peer[64], user_agent[96];
 };
 void why_record(const struct why_entry *e);
 bool why_find(uint64_t request_id, struct why_entry *out);
+/* The same in prose, several lines: what was refused, where it came from, why, what to do. What
+ * phones sent is shown with control characters escaped. */
+void why_explain(const struct why_entry *e, struct buf *out);
 
 #endif

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "core/admin/serve.h"
+
+#include "core/address.h"
+#include "core/base/check.h"
+#include "core/base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { LISTENERS_MAX = 16, CLIENTS_MAX = 64, LINGER_MS = 1000 };
+
+enum client_state { CLIENT_READ, CLIENT_WRITE, CLIENT_LINGER };
+
+struct client {
+	int fd; /* -1: free */
+	enum client_state state;
+	bool close_after;
+	uint64_t due_ms;
+	uint8_t *in;
+	size_t in_n, out_at;
+	struct buf out;
+};
+
+struct serve {
+	struct serve_protocol p;
+	int listeners[LISTENERS_MAX];
+	size_t listener_count;
+	int stop_fd;
+	pthread_t thread;
+	struct client clients[CLIENTS_MAX];
+	uint8_t *memory;
+};
+
+static void client_close(struct client *c)
+{
+	close(c->fd);
+	c->fd = -1;
+	buf_free(&c->out);
+	c->out = (struct buf){0};
+}
+
+/* A close with unread bytes in the socket would reset the connection and may take the answer away
+ * before the client has read it: so the sending side is closed first and the rest is read. */
+static void client_linger(struct client *c, uint64_t now)
+{
+	shutdown(c->fd, SHUT_WR);
+	c->state = CLIENT_LINGER;
+	c->due_ms = now + LINGER_MS;
+}
+
+/* Runs the protocol on what is there. */
+static void client_input(struct serve *s, struct client *c, uint64_t now)
+{
+	size_t used = 0;
+	enum serve_next next;
+
+	next = s->p.input(s->p.arg, bytes_of(c->in, c->in_n), &used, &c->out);
+	CHECK(used <= c->in_n);
+	if (next == SERVE_MORE) {
+		if (c->in_n < s->p.in_bytes_max)
+			return;
+		next = SERVE_CLOSE;
+	}
+	memmove(c->in, c->in + used, c->in_n - used);
+	c->in_n -= used;
+	c->close_after = next == SERVE_CLOSE || c->out.failed;
+	c->out_at = 0;
+	c->state = CLIENT_WRITE;
+	c->due_ms = now + s->p.answer_ms;
+}
+
+static void client_read(struct serve *s, struct client *c, uint64_t now)
+{
+	ssize_t n = recv(c->fd, c->in + c->in_n, s->p.in_bytes_max - c->in_n, 0);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		client_close(c);
+		return;
+	}
+	c->in_n += (size_t)n;
+	client_input(s, c, now);
+}
+
+static void client_write(struct serve *s, struct client *c, uint64_t now)
+{
+	ssize_t n = 0;
+
+	if (c->out_at < c->out.n)
+		n = send(c->fd, c->out.p + c->out_at, c->out.n - c->out_at, MSG_NOSIGNAL);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n < 0) {
+		client_close(c);
+		return;
+	}
+	c->out_at += (size_t)n;
+	if (n > 0)
+		c->due_ms = now + s->p.answer_ms;
+	if (c->out_at < c->out.n)
+		return;
+	buf_free(&c->out);
+	c->out = (struct buf){0};
+	if (c->close_after) {
+		client_linger(c, now);
+		return;
+	}
+	c->state = CLIENT_READ;
+	c->due_ms = now + s->p.request_ms;
+	if (c->in_n) /* the next request came along with this one */
+		client_input(s, c, now);
+}
+
+static void client_step(struct serve *s, struct client *c, short revents, uint64_t now)
+{
+	uint8_t drop[1024];
+	ssize_t n;
+
+	if (now >= c->due_ms) {
+		client_close(c);
+		return;
+	}
+	if (!revents)
+		return;
+	switch (c->state) {
+	case CLIENT_READ:
+		client_read(s, c, now);
+		break;
+	case CLIENT_WRITE:
+		client_write(s, c, now);
+		break;
+	case CLIENT_LINGER:
+		n = recv(c->fd, drop, sizeof(drop), 0);
+		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+			client_close(c);
+		break;
+	}
+}
+
+static void accept_one(struct serve *s, int listener, uint64_t now)
+{
+	struct client *c = NULL;
+	int fd;
+
+	for (unsigned i = 0; i < s->p.clients_max && !c; i++)
+		if (s->clients[i].fd < 0)
+			c = &s->clients[i];
+	if (!c)
+		return;
+	fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd < 0)
+		return;
+	c->fd = fd;
+	c->state = CLIENT_READ;
+	c->close_after = false;
+	c->in_n = 0;
+	c->out = (struct buf){0};
+	c->due_ms = now + s->p.request_ms;
+}
+
+static void *serve_thread(void *arg)
+{
+	struct serve *s = arg;
+	struct pollfd fds[1 + LISTENERS_MAX + CLIENTS_MAX];
+
+	pthread_setname_np(pthread_self(), s->p.name);
+	for (;;) {
+		size_t n = 0, first_client;
+		bool room = false;
+		uint64_t now = clock_mono_ms(), due = now + 60000;
+
+		fds[n++] = (struct pollfd){.fd = s->stop_fd, .events = POLLIN};
+		for (unsigned i = 0; i < s->p.clients_max; i++)
+			room |= s->clients[i].fd < 0;
+		for (size_t i = 0; i < s->listener_count; i++)
+			fds[n++] = (struct pollfd){
+				.fd = room ? s->listeners[i] : -1, .events = POLLIN};
+		first_client = n;
+		for (unsigned i = 0; i < s->p.clients_max; i++) {
+			struct client *c = &s->clients[i];
+
+			fds[n++] = (struct pollfd){
+				.fd = c->fd, .events = c->state == CLIENT_WRITE ? POLLOUT : POLLIN};
+			if (c->fd >= 0 && c->due_ms < due)
+				due = c->due_ms;
+		}
+		if (poll(fds, n, due > now ? (int)(due - now) : 0) < 0 && errno != EINTR)
+			CHECK(errno == ENOMEM || errno == EAGAIN);
+		if (fds[0].revents)
+			break;
+		now = clock_mono_ms();
+		for (unsigned i = 0; i < s->p.clients_max; i++)
+			if (s->clients[i].fd >= 0)
+				client_step(s, &s->clients[i], fds[first_client + i].revents, now);
+		for (size_t i = 0; i < s->listener_count; i++)
+			if (fds[1 + i].revents)
+				accept_one(s, s->listeners[i], now);
+	}
+	return NULL;
+}
+
+struct serve *serve_start(
+	const struct serve_protocol *p, const int *fds, size_t n, char *why, size_t why_bytes)
+{
+	struct serve *s = calloc(1, sizeof(*s));
+
+	CHECK(s && p->clients_max <= CLIENTS_MAX && n <= LISTENERS_MAX);
+	s->p = *p;
+	s->memory = malloc(p->clients_max * p->in_bytes_max);
+	CHECK(s->memory);
+	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+		s->clients[i].fd = -1;
+		s->clients[i].in = i < p->clients_max ? s->memory + i * p->in_bytes_max : NULL;
+	}
+	for (; s->listener_count < n; s->listener_count++)
+		s->listeners[s->listener_count] = fds[s->listener_count];
+	s->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (s->stop_fd < 0 || pthread_create(&s->thread, NULL, serve_thread, s) != 0) {
+		snprintf(why, why_bytes, "%s: cannot start a thread: %s", p->name, strerror(errno));
+		for (size_t i = 0; i < n; i++)
+			close(fds[i]);
+		if (s->stop_fd >= 0)
+			close(s->stop_fd);
+		free(s->memory);
+		free(s);
+		return NULL;
+	}
+	return s;
+}
+
+void serve_stop(struct serve **sp)
+{
+	struct serve *s = *sp;
+	uint64_t one = 1;
+
+	if (!s)
+		return;
+	*sp = NULL;
+	CHECK(write(s->stop_fd, &one, sizeof(one)) == sizeof(one));
+	pthread_join(s->thread, NULL);
+	for (unsigned i = 0; i < s->p.clients_max; i++)
+		if (s->clients[i].fd >= 0)
+			client_close(&s->clients[i]);
+	for (size_t i = 0; i < s->listener_count; i++)
+		close(s->listeners[i]);
+	close(s->stop_fd);
+	free(s->memory);
+	free(s);
+}
+
+/* A socket file outlives its server. Another live server on it would have refused us the data
+ * directory, or was configured onto the same path: then connecting tells. */
+static bool unlink_dead(const struct sockaddr *address, socklen_t length, const char *path)
+{
+	struct stat st;
+	int fd;
+	bool alive;
+
+	if (lstat(path, &st) != 0)
+		return true;
+	if (!S_ISSOCK(st.st_mode)) {
+		errno = EEXIST;
+		return false;
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return false;
+	alive = connect(fd, address, length) == 0 || errno == EAGAIN;
+	close(fd);
+	if (alive) {
+		errno = EADDRINUSE;
+		return false;
+	}
+	return unlink(path) == 0;
+}
+
+/* The mode is set between bind and listen: nobody can connect before listen. */
+static int bind_listen(const char *shown, const struct sockaddr *address, socklen_t length,
+	mode_t mode, char *why, size_t why_bytes)
+{
+	const char *path = NULL;
+	int fd, on = 1, off = 0;
+
+	if (address->sa_family == AF_UNIX)
+		path = ((const struct sockaddr_un *)address)->sun_path;
+	fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		goto failed;
+	if (path) {
+		if (!unlink_dead(address, length, path))
+			goto failed;
+	} else {
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	}
+	if (address->sa_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+	if (bind(fd, address, length) != 0)
+		goto failed;
+	if (path && chmod(path, mode) != 0)
+		goto failed;
+	if (listen(fd, 64) != 0)
+		goto failed;
+	return fd;
+failed:
+	snprintf(why, why_bytes, "cannot listen on %s: %s", shown, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+int serve_listen(const char *text, mode_t mode, char *why, size_t why_bytes)
+{
+	struct sockaddr_storage address;
+	socklen_t length;
+	char what[200];
+
+	if (!address_parse(
+		    text, ADDRESS_TCP | ADDRESS_UNIX, &address, &length, what, sizeof(what))) {
+		snprintf(why, why_bytes, "cannot listen on %.100s: %s", text, what);
+		return -1;
+	}
+	return bind_listen(text, (struct sockaddr *)&address, length, mode, why, why_bytes);
+}
+
+int serve_listen_in(const char *dir, const char *name, mode_t mode, char *why, size_t why_bytes)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	char shown[4200];
+	int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC), fd;
+
+	snprintf(shown, sizeof(shown), "unix:%s/%s", dir, name);
+	if (dir_fd < 0) {
+		snprintf(why, why_bytes, "cannot listen on %s: %s", shown, strerror(errno));
+		return -1;
+	}
+	snprintf(un.sun_path, sizeof(un.sun_path), "/proc/self/fd/%d/%s", dir_fd, name);
+	fd = bind_listen(shown, (struct sockaddr *)&un, sizeof(un), mode, why, why_bytes);
+	close(dir_fd);
+	return fd;
+}
