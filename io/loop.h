@@ -5,8 +5,8 @@
  * A connection is a slot: a number below loop_slots_max() that names its ring and its direct
  * descriptor. Nothing else of the loop belongs to a connection that is parked.
  *
- * Thread: all calls on the loop's own thread, between loop_new and loop_free, except loop_post,
- *         loop_stop and loop_wake. Upcalls run on it too, one after the other, never inside a call.
+ * Thread: all calls on the loop's own thread, between loop_new and loop_free, except loop_post
+ *         and loop_stop. Upcalls run on it too, one after the other, never inside a call.
  * Memory: rings, buffers and per-slot bytes are sized at loop_new; a running loop allocates
  *         nothing.
  * Errors: calls on a slot cannot fail in the caller's face: the result comes as an upcall.

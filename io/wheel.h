@@ -4,12 +4,14 @@
  * the wheel, 12 bytes each, linked by index, so that parked state holds no pointer.
  * Thread: the owning shard only.
  * Memory: nodes are mapped for `timers_max` at wheel_new and touched only when used.
- * Units:  *_ms is monotonic milliseconds, from the caller. A timer fires at the first
- *         wheel_advance whose now_ms >= due_ms; the caller advances at least once a second, so
- *         a timer is late by at most a second and never early. Due times beyond 4095 s wait in the
- *         wheel for another turn.
- * Errors: none; misuse aborts.
- * Cost:   arm and cancel O(1), no allocation; advance O(slots passed + timers in them). */
+ * Units:  *_ms is monotonic milliseconds, from the caller. Due times are rounded up to a whole
+ *         second of that clock; a timer fires at the first wheel_advance at or after that second,
+ *         so with an advance at wheel_next_ms it is late by less than a second and never early.
+ *         What is overdue when armed goes to the next second that has not been fired. Due times
+ *         beyond 4095 s wait in the wheel for another turn.
+ * Errors: wheel_new returns NULL without memory; misuse aborts.
+ * Cost:   arm and cancel O(1), no allocation; advance O(slots passed + timers in them), and nothing
+ *         at all within one second; next O(64). */
 #ifndef ROOST_IO_WHEEL_H
 #define ROOST_IO_WHEEL_H
 
@@ -27,7 +29,8 @@ void wheel_cancel(struct wheel *w, uint32_t timer); /* fine when not armed */
 bool wheel_armed(const struct wheel *w, uint32_t timer);
 /* Fires what is due; a fired timer is not armed any more. `fire` may arm and cancel any timer. */
 void wheel_advance(struct wheel *w, uint64_t now_ms, wheel_fire_fn *fire, void *arg);
-/* When the next advance can have work, at the latest; UINT64_MAX when nothing is armed. */
+/* The earliest time at which an advance can have work (a whole second); UINT64_MAX when nothing
+ * is armed. */
 uint64_t wheel_next_ms(const struct wheel *w);
 /* True when every timer sits in the slot that its due time asks for. For tests. */
 bool wheel_check(const struct wheel *w);
