@@ -129,10 +129,10 @@ struct accept {
 struct listener {
 	int fd;
 	bool stopped;
-	bool troubled;            /* logged already */
-	unsigned armed, refusers; /* without cancelled ones, which are still in the kernel */
-	unsigned refusers_out;    /* with them */
-	uint64_t retry_ms;        /* not before */
+	bool troubled;                  /* logged already */
+	unsigned armed;                 /* accepts without cancelled ones, still in the kernel */
+	uint8_t refusers, refusers_out; /* bits; the same without and with cancelled ones */
+	uint64_t retry_ms;              /* not before */
 	struct accept accepts[ACCEPTS_MAX];
 };
 
@@ -652,9 +652,10 @@ static void refusers_cancel(struct loop *l, unsigned listener)
 {
 	struct listener *ln = l->listeners[listener];
 
-	/* All carry one tag; each cancel takes one. */
-	for (; ln->refusers > 0; ln->refusers--)
-		cancel(&l->rings[0].r, accept_tag(OP_REFUSE, listener, 0));
+	for (unsigned i = 0; i < REFUSERS_MAX; i++)
+		if (ln->refusers >> i & 1)
+			cancel(&l->rings[0].r, accept_tag(OP_REFUSE, listener, i));
+	ln->refusers = 0;
 }
 
 void loop_listen_stop(struct loop *l)
@@ -698,16 +699,21 @@ static void accept_arm(struct loop *l, unsigned listener, uint32_t ring)
 
 /* A connection that cannot be kept is accepted with an ordinary descriptor and reset, so that the
  * peer learns it at once instead of hanging in the backlog. */
-static void refuser_arm(struct loop *l, unsigned listener)
+static void refusers_arm(struct loop *l, unsigned listener)
 {
 	struct listener *ln = l->listeners[listener];
-	struct io_uring_sqe *sqe =
-		ring_sqe(&l->rings[0].r, IORING_OP_ACCEPT, accept_tag(OP_REFUSE, listener, 0));
 
-	sqe->fd = ln->fd;
-	sqe->accept_flags = SOCK_CLOEXEC;
-	ln->refusers++;
-	ln->refusers_out++;
+	for (unsigned i = 0; i < REFUSERS_MAX; i++) {
+		if (ln->refusers_out >> i & 1)
+			continue;
+		struct io_uring_sqe *sqe = ring_sqe(
+			&l->rings[0].r, IORING_OP_ACCEPT, accept_tag(OP_REFUSE, listener, i));
+
+		sqe->fd = ln->fd;
+		sqe->accept_flags = SOCK_CLOEXEC;
+		ln->refusers |= (uint8_t)(1u << i);
+		ln->refusers_out |= (uint8_t)(1u << i);
+	}
 }
 
 /* A cancelled accept keeps its entry until it is back. */
@@ -725,7 +731,8 @@ static bool accept_may(struct loop *l, const struct listener *ln)
 }
 
 /* Keeps accepts outstanding: the listener with the fewest first, so that the last free slots are
- * shared between listeners. No accept is outstanding without a slot for its connection. */
+ * shared between listeners (the very last one stays with the listener that has it). No accept is
+ * outstanding without a slot for its connection. */
 static void accepts_refill(struct loop *l)
 {
 	if (!l->accepts_changed)
@@ -775,8 +782,8 @@ static void accepts_refill(struct loop *l)
 			accept_cancel(l, richest, i);
 			continue;
 		}
-		while (l->total_room == 0 && ln->refusers_out < REFUSERS_MAX)
-			refuser_arm(l, k);
+		if (l->total_room == 0)
+			refusers_arm(l, k);
 	}
 }
 
@@ -855,13 +862,12 @@ static void on_accept(struct loop *l, uint32_t ring, unsigned listener, unsigned
 	l->ev.accepted(l->arg, slot, listener, &peer);
 }
 
-static void on_refuse(struct loop *l, unsigned listener, int res)
+static void on_refuse(struct loop *l, unsigned listener, unsigned i, int res)
 {
 	struct listener *ln = l->listeners[listener];
 
-	ln->refusers_out--;
-	if (ln->refusers > ln->refusers_out)
-		ln->refusers = ln->refusers_out;
+	ln->refusers &= (uint8_t) ~(1u << i);
+	ln->refusers_out &= (uint8_t) ~(1u << i);
 	l->accepts_changed = true;
 	if (res < 0) {
 		accept_failed(l, ln, res);
@@ -1216,7 +1222,7 @@ static void complete(
 		on_accept(l, r->index, slot >> 16, slot & 0xffff, res);
 		return;
 	case OP_REFUSE:
-		on_refuse(l, slot >> 16, res);
+		on_refuse(l, slot >> 16, slot & 0xffff, res);
 		return;
 	case OP_BELL:
 		bell_arm(l);
