@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/eas/message.h - what an RFC 5322 message is to a phone: the stored summary, bodies as plain
- * text, HTML or MIME, attachments. gmime reads MIME, gumbo HTML, iconv charsets.
+ * text, HTML or MIME, attachments. The MIME tree is split here, bounded and without copies; GMime
+ * decodes what is in it, gumbo reads HTML, iconv charsets.
  * Thread: any but a shard; GMime's global state is set up by message_init.
  * Memory: outputs are in the arena given.
  * Errors: a message is never refused for its content: broken MIME, unknown charsets and
@@ -17,6 +18,7 @@ void message_init(void);
 
 /* The stored part that list views need (item.summary). All UTF-8; addresses as MS-ASEMAIL wants them. */
 struct message_summary {
+	/* thread_topic is a view into subject; message_id has no angle brackets. */
 	struct bytes from, to, cc, reply_to, subject, thread_topic, display_to, message_class;
 	struct bytes content_class, preview; /* preview: first ~512 characters of plain text */
 	struct bytes message_id, conversation_id /* 16 bytes */, conversation_index;
@@ -29,7 +31,8 @@ struct message_summary {
 
 /* Reads a message and fills the summary. */
 void message_summarize(struct bytes mime, struct arena *a, struct message_summary *out);
-/* Stored form, versioned; decode is strict and bounded (false: corrupt). */
+/* Stored form, versioned; decode is strict and bounded (false: corrupt). What is decoded are views of
+ * `in`. */
 void message_summary_encode(const struct message_summary *s, struct buf *out);
 bool message_summary_decode(struct bytes in, struct message_summary *out);
 
@@ -48,8 +51,9 @@ struct message_props {
 	uint8_t last_verb;         /* LastVerbExecuted; 0: none */
 	int64_t last_verb_time_s;
 };
+/* Never writes nothing, so defaults can be stored over something else. */
 void message_props_encode(const struct message_props *p, struct buf *out);
-/* Empty input: all defaults. */
+/* Empty input: all defaults. Texts are in the arena. */
 bool message_props_decode(struct bytes in, struct arena *a, struct message_props *out);
 
 struct message; /* a parsed message */
@@ -60,7 +64,8 @@ enum message_body_type { MESSAGE_TEXT = 1, MESSAGE_HTML = 2, MESSAGE_RTF = 3, ME
 enum message_body_type message_native_type(const struct message *m);
 bool message_is_smime(const struct message *m);
 /* The whole body as that type (converted when it is not native); MIME: the message itself,
- * re-encoded when it holds NUL or is not valid UTF-8 so that it can travel as WBXML text. */
+ * re-encoded when it holds NUL or is not valid UTF-8 so that it can travel as WBXML text; else it is
+ * a view of what message_open got. Texts have CRLF line ends and at most 16 MiB. */
 struct bytes message_body(struct message *m, enum message_body_type type, struct arena *a);
 /* Cuts at a character boundary, at most max bytes. */
 struct bytes message_cut(struct bytes text, size_t max_bytes);
