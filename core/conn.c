@@ -1,0 +1,763 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Bytes of a connection: handshake, records, request heads and bodies, answers, deadlines. */
+#include "core/shard_priv.h"
+
+#include "core/address.h"
+#include "core/base/check.h"
+#include "core/base/log.h"
+#include "core/base/metrics.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void progress(struct shard *s, uint32_t slot);
+static void open_records(struct shard *s, uint32_t slot);
+
+void conn_address(const struct loop_addr *a, char out[64])
+{
+	char text[ADDRESS_TEXT_BYTES];
+
+	address_format_ip(a->ip, text);
+	snprintf(out, 64, "%.63s", text);
+}
+
+void conn_deadline(struct shard *s, uint32_t slot, int64_t seconds)
+{
+	wheel_arm(s->wheel, slot, loop_now_ms(s->loop) + (uint64_t)seconds * 1000);
+}
+
+/* ---- memory of requests under way -------------------------------------------------------------- */
+
+static void trim(struct buf *b)
+{
+	if (b->cap > BUFFER_KEEP_BYTES)
+		buf_free(b);
+	b->n = 0;
+	b->failed = false;
+}
+
+struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+
+	if (a)
+		return a;
+	if (s->active_used >= s->active_max && !even_if_many)
+		return NULL;
+	a = s->active_free;
+	if (a) {
+		s->active_free = a->next_free;
+	} else {
+		a = calloc(1, sizeof(*a));
+		if (!a)
+			return NULL;
+		a->shard = s;
+		/* What a request may make a command allocate: its body several times over, as tree
+		 * and copies; never without bound. */
+		arena_init(&a->job.arena, 256u << 20);
+		s->active_count++;
+	}
+	s->active_used++;
+	a->slot = slot;
+	a->generation++;
+	c->active = a;
+	return a;
+}
+
+static void forget_request(struct active *a)
+{
+	sodium_memzero(a->cred.password, sizeof(a->cred.password));
+	trim(&a->head);
+	trim(&a->body);
+	a->scanned = 0;
+	a->has_request = a->discard_body = false;
+	a->mailbox = 0;
+	a->address[0] = 0;
+	a->head_extra[0] = 0;
+	a->refuse_status = 0;
+	a->resume_due_ms = a->resume_order = a->resume_seq = 0;
+	a->request_bytes = 0;
+	arena_reset(&a->job.arena);
+}
+
+void conn_active_release(struct shard *s, uint32_t slot)
+{
+	struct active *a = s->conns[slot].active;
+
+	if (!a)
+		return;
+	s->conns[slot].active = NULL;
+	conn_active_free(s, a);
+}
+
+void conn_active_free(struct shard *s, struct active *a)
+{
+	if (a->handshake)
+		tls_hs_free(&a->handshake);
+	if (a->handshake_counted) {
+		a->handshake_counted = false;
+		s->handshakes_in_flight--;
+		METRIC_ADD(TLS_HS_INFLIGHT, -1);
+	}
+	forget_request(a);
+	trim(&a->in);
+	trim(&a->more);
+	trim(&a->out);
+	trim(&a->sending);
+	trim(&a->reply);
+	a->reply_sent = 0;
+	s->active_used--;
+	a->next_free = s->active_free;
+	s->active_free = a;
+}
+
+/* ---- receiving ----------------------------------------------------------------------------------- */
+
+void conn_receive(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+
+	if (c->flags & CONN_RECEIVING)
+		return;
+	c->flags |= CONN_RECEIVING;
+	loop_recv(s->loop, slot);
+}
+
+void conn_watch(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+
+	if (c->flags & CONN_RECEIVING)
+		return;
+	c->flags |= CONN_RECEIVING;
+	loop_watch(s->loop, slot);
+}
+
+void conn_close(struct shard *s, uint32_t slot, bool reset)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+
+	if (c->state == CONN_CLOSING || c->state == CONN_FREE)
+		return;
+	if (waiters_get(s->waiters, slot))
+		park_hangup(s, slot);
+	wheel_cancel(s->wheel, slot);
+	/* A password check or a command holds views into the request: its memory goes when the
+	 * message comes back (request_cred_done, request_job_done). */
+	if (a && (c->state == CONN_AUTH || c->state == CONN_COMMAND)) {
+		CHECK(!(c->flags & CONN_SENDING));
+		a->slot = WAITER_NONE;
+		c->active = NULL;
+	}
+	c->state = CONN_CLOSING;
+	loop_close(s->loop, slot, reset);
+}
+
+void conn_released(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+
+	CHECK(c->state == CONN_CLOSING);
+	conn_active_release(s, slot);
+	if (s->wake_of[slot]) {
+		s->wake_of[slot]->next_free = s->wake_free;
+		s->wake_free = s->wake_of[slot];
+		s->wake_of[slot] = NULL;
+	}
+	if (c->flags & CONN_TLS)
+		tlsrec_wipe(&c->tls);
+	/* A slot in a queue stays FREE until the queue lets it go: see queue users. */
+	c->state = CONN_FREE;
+	c->flags &= CONN_QUEUED;
+	s->open_conns--;
+	METRIC_ADD(CONNS, -1);
+}
+
+void conn_accepted(
+	struct shard *s, uint32_t slot, enum listener_kind kind, const struct loop_addr *peer)
+{
+	struct conn *c = &s->conns[slot];
+	const struct config *cfg = shard_config(s);
+	uint8_t queued = c->flags & CONN_QUEUED;
+	uint32_t next = c->queue_next;
+
+	CHECK(c->state == CONN_FREE && !c->active);
+	memset(c, 0, sizeof(*c));
+	c->queue_next = next;
+	c->flags = queued;
+	c->peer = *peer;
+	s->open_conns++;
+	METRIC_INC(CONNS_ACCEPTED);
+	METRIC_ADD(CONNS, 1);
+	if (kind == LISTENER_HTTPS) {
+		c->flags |= CONN_TLS_PORT;
+		c->state = CONN_GREETED;
+		conn_deadline(s, slot, cfg->tls_handshake_timeout_s);
+	} else {
+		c->state = CONN_IDLE;
+		conn_deadline(s, slot, cfg->http_request_timeout_s);
+	}
+	/* No memory before the first byte: silent connections cost a slot and nothing else. */
+	conn_watch(s, slot);
+}
+
+static void want_memory(struct shard *s, uint32_t slot, struct slot_queue *q)
+{
+	if (!(s->conns[slot].flags & CONN_QUEUED))
+		queue_push(s, q, slot);
+}
+
+void conn_readable(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a;
+
+	c->flags &= (uint8_t)~CONN_RECEIVING;
+	switch ((enum conn_state)c->state) {
+	case CONN_GREETED:
+		if (s->handshakes_in_flight >= (uint32_t)shard_config(s)->tls_handshakes_max ||
+			!(a = conn_active(s, slot, false))) {
+			want_memory(s, slot, &s->want_handshake);
+			return;
+		}
+		c->state = CONN_HANDSHAKE;
+		a->handshake_counted = true;
+		s->handshakes_in_flight++;
+		METRIC_ADD(TLS_HS_INFLIGHT, 1);
+		conn_receive(s, slot);
+		return;
+	case CONN_IDLE:
+		if (!conn_active(s, slot, false)) {
+			want_memory(s, slot, &s->want_active);
+			return;
+		}
+		c->state = CONN_HEAD;
+		conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
+		conn_receive(s, slot);
+		return;
+	case CONN_PARKED:
+		/* The client hung up, ended TLS, or pipelined: the bytes tell. */
+		if (!(a = conn_active(s, slot, true))) {
+			conn_close(s, slot, true);
+			return;
+		}
+		a->has_request = true; /* what comes now is behind the hanging one */
+		conn_receive(s, slot);
+		return;
+	case CONN_RESPOND:
+	case CONN_COMMAND:
+		/* The watch of a parked request that was woken meanwhile: the bytes wait in the
+		 * socket, and the next watch fires for them at once. Taking the watch back at each
+		 * wake would cost two more operations. */
+		return;
+	default:
+		conn_close(s, slot, true);
+	}
+}
+
+void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+
+	c->flags &= (uint8_t)~CONN_RECEIVING;
+	if (n <= 0 || !a) {
+		conn_close(s, slot, n < 0);
+		return;
+	}
+	if (c->state == CONN_HANDSHAKE) {
+		buf_add(&a->in, p, (size_t)n);
+		/* The work is done in conn_background, in slices. */
+		if (!(c->flags & CONN_QUEUED))
+			queue_push(s, &s->handshakes, slot);
+		return;
+	}
+	if (c->flags & CONN_TLS) {
+		buf_add(&a->in, p, (size_t)n);
+		open_records(s, slot);
+	} else {
+		buf_add(a->has_request ? &a->more : &a->head, p, (size_t)n);
+	}
+	if (a->in.failed || a->head.failed || a->more.failed) {
+		conn_close(s, slot, true);
+		return;
+	}
+	progress(s, slot);
+}
+
+/* Opens every whole record in a->in. */
+static void open_records(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	struct tlsrec_in in;
+	size_t off = 0;
+
+	for (;;) {
+		tlsrec_open(&c->tls, a->in.p + off, a->in.n - off, &in);
+		if (in.result == TLSREC_NEED_MORE)
+			break;
+		off += in.consumed;
+		if (in.reply_bytes)
+			buf_add(&a->out, in.reply, in.reply_bytes);
+		if (in.result == TLSREC_DATA) {
+			buf_add(a->has_request ? &a->more : &a->head, in.data, in.data_bytes);
+		} else if (in.result != TLSREC_HANDLED) {
+			if (in.result == TLSREC_ERROR)
+				METRIC_INC(TLS_RECORD_ERRORS);
+			c->flags |= CONN_CLOSE;
+			off = a->in.n;
+			break;
+		}
+	}
+	if (off) {
+		memmove(a->in.p, a->in.p + off, a->in.n - off);
+		a->in.n -= off;
+	}
+}
+
+/* ---- sending ------------------------------------------------------------------------------------- */
+
+static void flush(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	struct buf t;
+
+	if (!a || c->flags & CONN_SENDING || a->out.n == 0)
+		return;
+	if (a->out.failed) {
+		conn_close(s, slot, true);
+		return;
+	}
+	t = a->sending;
+	a->sending = a->out;
+	a->out = t;
+	a->out.n = 0;
+	c->flags |= CONN_SENDING;
+	loop_send(s->loop, slot, a->sending.p, (uint32_t)a->sending.n);
+}
+
+/* Seals the next piece of the answer. True when there is nothing left of it. */
+static bool seal_some(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	size_t left, n, room;
+	uint8_t *d;
+
+	while ((left = a->reply.n - a->reply_sent) > 0 && a->out.n < SEND_CHUNK_BYTES) {
+		if (!(c->flags & CONN_TLS)) {
+			n = left < SEND_CHUNK_BYTES ? left : SEND_CHUNK_BYTES;
+			buf_add(&a->out, a->reply.p + a->reply_sent, n);
+		} else {
+			n = left < TLSREC_PLAIN_MAX ? left : TLSREC_PLAIN_MAX;
+			room = tlsrec_sealed_bytes(&c->tls, n);
+			d = buf_room(&a->out, room);
+			if (!d)
+				return true;
+			room = tlsrec_seal(&c->tls, a->reply.p + a->reply_sent, n, d);
+			if (!room) {
+				c->flags |= CONN_CLOSE;
+				a->reply_sent = a->reply.n;
+				return true;
+			}
+			a->out.n += room;
+		}
+		a->reply_sent += n;
+	}
+	return a->reply_sent == a->reply.n;
+}
+
+static void say_goodbye(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	uint8_t *d;
+
+	if (!(c->flags & CONN_TLS) || c->tls.dead)
+		return;
+	d = buf_room(&c->active->out, TLSREC_REPLY_MAX);
+	if (d)
+		c->active->out.n += tlsrec_close_notify(&c->tls, d);
+}
+
+void conn_reply(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+
+	CHECK(a && c->state != CONN_PARKED);
+	c->state = CONN_RESPOND;
+	a->reply_sent = 0;
+	if (a->reply.failed) {
+		conn_close(s, slot, true);
+		return;
+	}
+	conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
+	if (seal_some(s, slot) && !(c->flags & CONN_KEEP_ALIVE))
+		say_goodbye(s, slot);
+	flush(s, slot);
+}
+
+void conn_say(struct shard *s, uint32_t slot, const char *text, size_t n)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	uint8_t *d;
+
+	if (!(c->flags & CONN_TLS)) {
+		buf_add(&a->out, text, n);
+	} else {
+		d = buf_room(&a->out, tlsrec_sealed_bytes(&c->tls, n));
+		if (d)
+			a->out.n += tlsrec_seal(&c->tls, (const uint8_t *)text, n, d);
+	}
+	flush(s, slot);
+}
+
+bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n)
+{
+	struct conn *c = &s->conns[slot];
+	struct wake_buffer *w = s->wake_free;
+
+	if (!w || c->flags & CONN_SENDING || s->wake_of[slot])
+		return false;
+	CHECK(n + TLSREC_OVERHEAD_MAX + TLSREC_REPLY_MAX <= sizeof(w->data));
+	s->wake_free = w->next_free;
+	if (c->flags & CONN_TLS) {
+		w->n = (uint32_t)tlsrec_seal(&c->tls, plain, n, w->data);
+		if (!(c->flags & CONN_KEEP_ALIVE))
+			w->n += (uint32_t)tlsrec_close_notify(&c->tls, w->data + w->n);
+	} else {
+		memcpy(w->data, plain, n);
+		w->n = (uint32_t)n;
+	}
+	s->wake_of[slot] = w;
+	c->state = CONN_RESPOND;
+	c->flags |= CONN_SENDING;
+	conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
+	loop_send(s->loop, slot, w->data, w->n);
+	return true;
+}
+
+void conn_sent(struct shard *s, uint32_t slot, int err)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+
+	c->flags &= (uint8_t)~CONN_SENDING;
+	if (s->wake_of[slot]) {
+		s->wake_of[slot]->next_free = s->wake_free;
+		s->wake_free = s->wake_of[slot];
+		s->wake_of[slot] = NULL;
+	}
+	if (err) {
+		conn_close(s, slot, true);
+		return;
+	}
+	if (a)
+		a->sending.n = 0;
+	if (c->state == CONN_RESPOND && a) {
+		if (a->reply_sent < a->reply.n) {
+			conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
+			if (seal_some(s, slot) && !(c->flags & CONN_KEEP_ALIVE))
+				say_goodbye(s, slot);
+		}
+		if (a->out.n) {
+			flush(s, slot);
+			return;
+		}
+	}
+	if (a && a->out.n) {
+		flush(s, slot);
+		return;
+	}
+	if (c->flags & CONN_CLOSE && c->state != CONN_AUTH && c->state != CONN_COMMAND) {
+		conn_close(s, slot, false);
+		return;
+	}
+	if (c->state == CONN_RESPOND)
+		conn_next(s, slot);
+	else if (c->state == CONN_PARKED && a && a->in.n == 0 && a->more.n == 0 && a->head.n == 0)
+		conn_active_release(s, slot); /* a KeyUpdate was answered */
+}
+
+void conn_next(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	struct buf t;
+
+	if (!(c->flags & CONN_KEEP_ALIVE) || s->draining) {
+		conn_close(s, slot, false);
+		return;
+	}
+	if (a) {
+		forget_request(a);
+		a->reply.n = 0;
+		a->reply_sent = 0;
+		trim(&a->reply);
+		/* What came behind the last request is the head of the next. */
+		t = a->head;
+		a->head = a->more;
+		a->more = t;
+		a->more.n = 0;
+		if (a->head.n || a->in.n) {
+			c->state = CONN_HEAD;
+			conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
+			progress(s, slot);
+			return;
+		}
+		conn_active_release(s, slot);
+	}
+	c->state = CONN_IDLE;
+	conn_deadline(s, slot, shard_config(s)->http_keepalive_timeout_s);
+	conn_watch(s, slot);
+}
+
+/* ---- reading requests ------------------------------------------------------------------------------ */
+
+/* Goes as far as the bytes at hand allow, then asks for more. */
+static void progress(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	const struct config *cfg = shard_config(s);
+	const char *why = NULL;
+	size_t used;
+	int r;
+
+	flush(s, slot);
+	if (c->state == CONN_CLOSING)
+		return;
+	if (c->flags & CONN_CLOSE) {
+		/* The peer ended TLS: what it asked for before is void. */
+		if (!(c->flags & CONN_SENDING))
+			conn_close(s, slot, false);
+		else if (waiters_get(s->waiters, slot))
+			park_hangup(s, slot), c->state = CONN_RESPOND;
+		return;
+	}
+	if (c->state == CONN_HEAD) {
+		struct http1_limits lim = {
+			.head_bytes_max = (uint32_t)cfg->http_head_bytes_max,
+			.target_bytes_max = (uint32_t)cfg->http_head_bytes_max / 2,
+			.body_bytes_max = (uint64_t)cfg->http_body_bytes_max,
+		};
+
+		r = http1_parse(a->head.p, a->head.n, &lim, &a->scanned, &a->http, &why);
+		if (r == 0) {
+			conn_receive(s, slot);
+			return;
+		}
+		if (r < 0) {
+			request_bad(s, slot, -r, why);
+			return;
+		}
+		a->has_request = true;
+		a->started_ms = loop_now_ms(s->loop);
+		a->request_bytes = a->http.head_bytes;
+		if (a->head.n > a->http.head_bytes)
+			buf_add(&a->more, a->head.p + a->http.head_bytes,
+				a->head.n - a->http.head_bytes);
+		request_start(s, slot);
+		return;
+	}
+	if (c->state == CONN_BODY) {
+		r = http1_body_feed(&a->body_state, a->more.p, a->more.n, &used,
+			a->discard_body ? NULL : &a->body, &why);
+		a->request_bytes += used;
+		if (used) {
+			memmove(a->more.p, a->more.p + used, a->more.n - used);
+			a->more.n -= used;
+		}
+		if (r == 0)
+			conn_receive(s, slot);
+		else if (r < 0)
+			request_bad(s, slot, -r, why);
+		else
+			request_body(s, slot);
+		return;
+	}
+	if (c->state == CONN_PARKED) {
+		/* Pipelined bytes wait behind the hanging request, within a bound; without a watch a
+		 * hang-up is then seen when the answer is sent. */
+		if (a->more.n + a->head.n + a->in.n < STASH_BYTES_MAX)
+			conn_watch(s, slot);
+		if (!(c->flags & CONN_SENDING) && a->in.n == 0 && a->more.n == 0 && a->head.n == 0)
+			conn_active_release(s, slot);
+	}
+}
+
+/* ---- handshakes ------------------------------------------------------------------------------------ */
+
+static void handshake_failed(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	bool not_tls = false;
+	const char *why = a->handshake ? tls_hs_why(a->handshake, &not_tls) : "no certificate";
+	struct log_line l;
+	char peer[64];
+
+	if (not_tls)
+		METRIC_INC(TLS_HS_NOT_TLS);
+	else
+		METRIC_INC(TLS_HS_FAILED);
+	log_begin(&l, LOG_DEBUG, "tls: failed");
+	if (!l.skip) {
+		conn_address(&c->peer, peer);
+		log_str(&l, "rip", peer);
+		log_str(&l, "why", why);
+		log_end(&l);
+	}
+	c->flags |= CONN_CLOSE;
+	flush(s, slot);
+	if (!(c->flags & CONN_SENDING))
+		conn_close(s, slot, false);
+}
+
+static void handshake_step(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	enum tls_hs_status st;
+	size_t used = 0;
+	const char *why;
+
+	if (!a->handshake) {
+		struct tls_ctx *ctx = server_tls(s->server);
+
+		a->handshake = ctx ? tls_hs_server(ctx) : NULL;
+		tls_ctx_unref(&ctx);
+		if (!a->handshake) {
+			handshake_failed(s, slot);
+			return;
+		}
+	}
+	st = tls_hs_feed(a->handshake, a->in.p, a->in.n, &used, &a->out);
+	if (used) {
+		memmove(a->in.p, a->in.p + used, a->in.n - used);
+		a->in.n -= used;
+	}
+	if (st == TLS_HS_FAILED) {
+		handshake_failed(s, slot);
+		return;
+	}
+	if (st == TLS_HS_WANT_MORE) {
+		flush(s, slot);
+		conn_receive(s, slot);
+		return;
+	}
+	if (tls_hs_resumed(a->handshake))
+		METRIC_INC(TLS_HS_RESUMED);
+	else
+		METRIC_INC(TLS_HS_FULL);
+	if (!tls_hs_detach(a->handshake, &c->tls, &why)) {
+		METRIC_INC(TLS_DETACH_REFUSED);
+		conn_close(s, slot, true);
+		return;
+	}
+	tls_hs_free(&a->handshake);
+	a->handshake_counted = false;
+	s->handshakes_in_flight--;
+	METRIC_ADD(TLS_HS_INFLIGHT, -1);
+	c->flags |= CONN_TLS;
+	c->state = CONN_HEAD;
+	conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
+	if (a->in.n)
+		open_records(s, slot);
+	progress(s, slot);
+}
+
+/* A slot that left a queue may have been closed, or given to another connection, meanwhile: what
+ * it needs now is told by its state alone. */
+void conn_kick(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct waiter *w;
+
+	switch ((enum conn_state)c->state) {
+	case CONN_HANDSHAKE:
+		if (c->active->in.n && !(c->flags & CONN_RECEIVING))
+			queue_push(s, &s->handshakes, slot);
+		return;
+	case CONN_GREETED:
+	case CONN_IDLE:
+		if (!(c->flags & CONN_RECEIVING))
+			conn_readable(s, slot);
+		return;
+	case CONN_PARKED:
+		w = waiters_get(s->waiters, slot);
+		if (w && w->why != WAKE_NONE && w->why != WAKE_RECHECK)
+			queue_push(s, &s->woken, slot);
+		return;
+	default:
+		return;
+	}
+}
+
+bool conn_background(struct shard *s)
+{
+	uint64_t until = loop_now_ns(s->loop) + HANDSHAKE_SLICE_US * 1000ull;
+	uint32_t slot, most;
+	struct conn *c;
+
+	while (s->handshakes.count && loop_now_ns(s->loop) < until) {
+		slot = queue_pop(s, &s->handshakes);
+		c = &s->conns[slot];
+		if (c->state == CONN_HANDSHAKE && c->active->in.n && !(c->flags & CONN_RECEIVING))
+			handshake_step(s, slot);
+		else
+			conn_kick(s, slot);
+	}
+	/* Each slot gets one try per turn; those refused again are behind the others. */
+	for (most = s->want_handshake.count; most; most--) {
+		if (s->handshakes_in_flight >= (uint32_t)shard_config(s)->tls_handshakes_max ||
+			s->active_used >= s->active_max)
+			break;
+		conn_kick(s, queue_pop(s, &s->want_handshake));
+	}
+	for (most = s->want_active.count; most && s->active_used < s->active_max; most--)
+		conn_kick(s, queue_pop(s, &s->want_active));
+	return s->handshakes.count > 0;
+}
+
+/* ---- deadlines ------------------------------------------------------------------------------------- */
+
+void conn_timer(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+
+	switch ((enum conn_state)c->state) {
+	case CONN_PARKED:
+		park_timer(s, slot);
+		return;
+	case CONN_GREETED:
+	case CONN_HANDSHAKE:
+		METRIC_INC(TLS_HS_FAILED);
+		conn_close(s, slot, true);
+		return;
+	case CONN_IDLE:
+		conn_close(s, slot, false);
+		return;
+	case CONN_HEAD:
+	case CONN_BODY:
+		METRIC_INC(HTTP_TIMEOUTS);
+		if (c->state == CONN_HEAD && c->active->head.n == 0 && c->active->in.n == 0) {
+			conn_close(s, slot, false);
+			return;
+		}
+		request_bad(s, slot, 408, "the request took too long to arrive");
+		return;
+	case CONN_RESPOND:
+		METRIC_INC(HTTP_TIMEOUTS);
+		conn_close(s, slot, true);
+		return;
+	default:
+		return;
+	}
+}

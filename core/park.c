@@ -1,0 +1,762 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Hanging requests. The order on every path: register (a waiter cannot exist before it is compared, and
+ * journal rows are read on this same thread, so registering and comparing are one step here), compare
+ * in a fresh snapshot, park. A commit after that snapshot has a journal number above since_seq
+ * and comes through park_journal; so no change is missed, whenever it happens. */
+#include "core/shard_priv.h"
+
+#include "core/base/check.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/base/metrics.h"
+#include "core/eas/gzip.h"
+#include "core/push/ping.h"
+#include "store/journal.h"
+#include "store/mailbox.h"
+#include "store/writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+	EARLY_MS = 1000,          /* ping.md 8: rather a second early than late (the wheel adds up to one) */
+	JOURNAL_ROWS = 256,
+	JOURNAL_ROWS_PER_TURN = 8192,
+	SEEN_EVERY_MS = 15 * 60 * 1000,
+	OLD_ITEM_S = 24 * 3600,   /* younger items are inside every FilterType */
+	PING_BODY_MAX = 65536,
+	GUARD_PATIENCE = 3,
+};
+
+/* ---- writes that nobody waits for ------------------------------------------------------------- */
+
+struct device_note {
+	struct write write;
+	uint32_t mailbox, device;
+	bool ping, seen;
+	uint16_t heartbeat_s, folder_count;
+	uint64_t seen_ms;
+	char address[64];
+	uint32_t folders[];
+};
+
+static int note_write(struct db_txn *txn, void *arg)
+{
+	const struct device_note *n = arg;
+	struct device d;
+	int err = device_get(txn, n->mailbox, n->device, &d);
+
+	if (err == DB_NOT_FOUND)
+		return DB_OK; /* removed meanwhile: nothing to remember */
+	if (err)
+		return err;
+	if (n->ping) {
+		d.ping_heartbeat_s = n->heartbeat_s;
+		d.ping_folder_count = n->folder_count;
+		memcpy(d.ping_folders, n->folders, n->folder_count * sizeof(n->folders[0]));
+	}
+	if (n->seen) {
+		d.last_seen_ms = n->seen_ms;
+		snprintf(d.last_address, sizeof(d.last_address), "%.47s", n->address);
+	}
+	return device_put(txn, n->mailbox, &d);
+}
+
+static void note_done(struct write *w, int err)
+{
+	struct device_note *n = container_of(w, struct device_note, write);
+
+	if (err && err != DB_CLOSED)
+		log_msg(LOG_WARNING, "store: a device record was not written: %s", db_strerror(err));
+	free(n);
+}
+
+static struct device_note *note_new(uint32_t mailbox, uint32_t device, size_t folders)
+{
+	struct device_note *n = calloc(1, sizeof(*n) + folders * sizeof(n->folders[0]));
+
+	if (n) {
+		n->write.fn = note_write;
+		n->write.arg = n;
+		n->write.done = note_done;
+		n->mailbox = mailbox;
+		n->device = device;
+	}
+	return n;
+}
+
+static void remember_ping(struct shard *s, uint32_t mailbox, uint32_t device, const struct ping *p)
+{
+	struct device_note *n = note_new(mailbox, device, p->folder_count);
+
+	if (!n)
+		return;
+	n->ping = true;
+	n->heartbeat_s = p->heartbeat_s;
+	n->folder_count = p->folder_count;
+	memcpy(n->folders, p->folders, p->folder_count * sizeof(n->folders[0]));
+	writer_submit(s->server->writer, &n->write);
+}
+
+void park_seen(struct server *server, uint32_t mailbox, const struct device_gate *gate,
+	uint64_t now_ms, const char *address)
+{
+	struct device_note *n;
+
+	if (gate->last_seen_ms + SEEN_EVERY_MS > now_ms)
+		return;
+	n = note_new(mailbox, gate->id, 0);
+	if (!n)
+		return;
+	n->seen = true;
+	n->seen_ms = now_ms;
+	snprintf(n->address, sizeof(n->address), "%s", address);
+	writer_submit(server->writer, &n->write);
+}
+
+/* ---- ends of hanging requests -------------------------------------------------------------------- */
+
+static void unpark(struct shard *s, uint32_t slot)
+{
+	struct waiter *w = waiters_get(s->waiters, slot);
+
+	presence_remove(s->presence, w->mailbox, w->device);
+	METRIC_ADD(PARKED_PING, w->kind == WAITER_PING ? -1 : 0);
+	METRIC_ADD(PARKED_SYNC, w->kind == WAITER_SYNC ? -1 : 0);
+	waiters_remove(s->waiters, slot);
+}
+
+void park_hangup(struct shard *s, uint32_t slot)
+{
+	METRIC_INC(WAKE_HANGUP);
+	unpark(s, slot);
+}
+
+/* The request in this slot is to end; it is answered in park_woken. */
+static void wake(struct shard *s, uint32_t slot, enum wake_reason why, uint64_t seq)
+{
+	struct waiter *w = waiters_get(s->waiters, slot);
+
+	if (w->why != WAKE_NONE && w->why != WAKE_RECHECK)
+		return;
+	w->why = (uint8_t)why;
+	w->woken_seq = seq;
+	if (!(s->conns[slot].flags & CONN_QUEUED))
+		queue_push(s, &s->woken, slot);
+}
+
+static void count_wake(enum wake_reason why)
+{
+	switch (why) {
+	case WAKE_CHANGE: METRIC_INC(WAKE_CHANGE); return;
+	case WAKE_EXPIRED: METRIC_INC(WAKE_EXPIRED); return;
+	case WAKE_HIERARCHY: METRIC_INC(WAKE_HIERARCHY); return;
+	case WAKE_SUPERSEDED: METRIC_INC(WAKE_SUPERSEDED); return;
+	case WAKE_ACCESS: METRIC_INC(WAKE_ACCESS); return;
+	case WAKE_DRAIN: METRIC_INC(WAKE_DRAIN); return;
+	default: return;
+	}
+}
+
+static const char *const wake_words[] = {
+	[WAKE_NONE] = "none", [WAKE_CHANGE] = "change", [WAKE_EXPIRED] = "heartbeat",
+	[WAKE_HIERARCHY] = "hierarchy", [WAKE_SUPERSEDED] = "superseded", [WAKE_ACCESS] = "access",
+	[WAKE_DRAIN] = "drain", [WAKE_RECHECK] = "recheck",
+};
+
+/* The Status with which access ends a Ping: from 14.0 on the one that the next command would meet;
+ * before that, and when the account itself changed, 1: the client comes back and meets it. */
+static enum ping_status access_status(struct shard *s, const struct conn *c, const struct waiter *w)
+{
+	struct eas_context ctx = server_eas(s->server);
+	struct account_gate account;
+	struct device_gate gate;
+	struct device d;
+	struct db_txn txn;
+	int status = PING_EXPIRED;
+
+	if (c->version < 140 || db_read(s->server->db, &txn))
+		return PING_EXPIRED;
+	if (account_gate(&txn, w->mailbox, &account) == DB_OK && !account.disabled &&
+		device_get(&txn, w->mailbox, w->device, &d) == DB_OK &&
+		device_gate(&txn, w->mailbox, bytes_str(d.device_id), &gate) == DB_OK) {
+		status = eas_policy_status(&ctx, EAS_FOLDER_SYNC, true, gate.policy_key, &gate);
+		if (status == 0)
+			status = PING_EXPIRED;
+	}
+	db_read_end(&txn);
+	return (enum ping_status)status;
+}
+
+static void log_wake(struct shard *s, uint32_t slot, const struct waiter *w, int eas_status, size_t bytes)
+{
+	struct account acc = {.address = ""};
+	struct device d;
+	struct db_txn txn;
+	bool known = false;
+
+	if (!shard_config(s)->log_requests)
+		return;
+	if (db_read(s->server->db, &txn) == DB_OK) {
+		known = account_by_mailbox(&txn, w->mailbox, &acc) == DB_OK &&
+			device_get(&txn, w->mailbox, w->device, &d) == DB_OK;
+		db_read_end(&txn);
+	}
+	request_log(s, slot, acc.address, known ? d.device_id : "",
+		w->kind == WAITER_PING ? "Ping" : "Sync", 200, eas_status, wake_words[w->why], bytes,
+		w->since_wall_ms - (uint64_t)s->server->wall_offset_ms);
+}
+
+/* Head and document of an answer to a parked request, in one piece. */
+static size_t compose(struct shard *s, uint32_t slot, const uint8_t *doc, size_t n, char *out,
+	size_t cap)
+{
+	struct conn *c = &s->conns[slot];
+	char id[20];
+	struct http1_head h = {
+		.content_type = "application/vnd.ms-sync.wbxml",
+		.content_length = n,
+		.keep_alive = c->flags & CONN_KEEP_ALIVE,
+		.say_keep_alive = c->flags & CONN_HTTP10,
+		.request_id = id,
+	};
+	size_t head;
+
+	for (int i = 0; i < 16; i++)
+		id[i] = "0123456789abcdef"[c->request_id >> (60 - 4 * i) & 15];
+	id[16] = 0;
+	head = http1_head(out, cap, 200, &h);
+	CHECK(head && head + n <= cap);
+	if (n)
+		memcpy(out + head, doc, n);
+	return head + n;
+}
+
+/* False: no memory for the answer now; the slot stays as it is. */
+static bool finish(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct waiter *w = waiters_get(s->waiters, slot), copy;
+	enum wake_reason why = (enum wake_reason)w->why;
+	uint32_t changed[PING_FOLDERS_MAX];
+	uint8_t doc[PING_ANSWER_MAX];
+	char text[PING_ANSWER_MAX + 512];
+	enum ping_status status = PING_EXPIRED;
+	size_t n = 0, folders = 0;
+	uint64_t committed_ns;
+
+	if (w->kind == WAITER_SYNC && (why == WAKE_CHANGE || why == WAKE_HIERARCHY)) {
+		uint64_t due_ms = w->due_ms, order = w->order;
+
+		if (!request_resume_sync(s, slot, false))
+			return false;
+		c->active->resume_due_ms = due_ms;
+		c->active->resume_order = order;
+		c->active->resume_seq = w->woken_seq;
+		count_wake(why);
+		unpark(s, slot);
+		wheel_cancel(s->wheel, slot);
+		c->state = CONN_COMMAND; /* (the watch stays: see conn_readable) */
+		return true;
+	}
+	if (c->flags & CONN_SENDING)
+		return false; /* a KeyUpdate's answer is on its way: after it */
+	if (s->draining)
+		c->flags &= (uint8_t)~CONN_KEEP_ALIVE;
+	if (w->kind == WAITER_PING) {
+		if (why == WAKE_HIERARCHY)
+			status = PING_HIERARCHY;
+		else if (why == WAKE_ACCESS)
+			status = access_status(s, c, w);
+		else if (why == WAKE_CHANGE)
+			status = PING_CHANGES;
+		if (status == PING_CHANGES)
+			folders = waiters_folders(
+				s->waiters, slot, true, changed, PING_FOLDERS_MAX);
+		n = ping_encode(status, 0, changed, folders, doc);
+	}
+	n = compose(s, slot, doc, n, text, sizeof(text));
+	copy = *w;
+	if (n + TLSREC_OVERHEAD_MAX + TLSREC_REPLY_MAX <= sizeof(s->wake_free->data)) {
+		if (!conn_send_small(s, slot, text, n))
+			return false;
+	}
+	unpark(s, slot);
+	count_wake(why);
+	if (c->state == CONN_PARKED) {
+		/* Too many folders for a small buffer. */
+		struct active *a = conn_active(s, slot, true);
+
+		if (!a) {
+			conn_close(s, slot, true);
+			return true;
+		}
+		a->reply.n = 0;
+		buf_add(&a->reply, text, n);
+		c->state = CONN_RESPOND;
+		conn_reply(s, slot);
+	}
+	if (why == WAKE_CHANGE && copy.woken_seq) {
+		committed_ns = db_commit_time_ns(s->server->db, copy.woken_seq);
+		if (committed_ns)
+			metric_observe_ns(H_WAKE, loop_now_ns(s->loop) - committed_ns);
+	}
+	METRIC_INC(HTTP_REQUESTS);
+	METRIC_INC(HTTP_2XX);
+	log_wake(s, slot, &copy, copy.kind == WAITER_PING ? (int)status : 0, n);
+	return true;
+}
+
+void park_woken(struct shard *s)
+{
+	uint32_t most = s->woken.count;
+
+	while (most-- && s->woken.count) {
+		uint32_t slot = queue_pop(s, &s->woken);
+		struct waiter *w = waiters_get(s->waiters, slot);
+
+		if (s->conns[slot].state != CONN_PARKED || !w || w->why == WAKE_NONE ||
+			w->why == WAKE_RECHECK) {
+			conn_kick(s, slot);
+			continue;
+		}
+		if (!finish(s, slot)) {
+			/* Memory comes back with the next completed send. */
+			queue_push(s, &s->woken, slot);
+			if (!s->wake_free)
+				return;
+		}
+	}
+}
+
+/* ---- the newest stays -------------------------------------------------------------------------------- */
+
+/* Ends older hanging requests of the device on this shard. True when a newer one is here. */
+static bool supersede_here(
+	struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order, uint64_t *newer_order_out)
+{
+	uint32_t slot = waiters_first(s->waiters, mailbox), next;
+	bool newer = false;
+
+	for (; slot != WAITER_NONE; slot = next) {
+		struct waiter *w = waiters_get(s->waiters, slot);
+
+		next = waiters_next(s->waiters, slot);
+		if (w->device != device || w->order == order)
+			continue;
+		if (w->order < order) {
+			wake(s, slot, WAKE_SUPERSEDED, 0);
+		} else {
+			newer = true;
+			*newer_order_out = w->order;
+		}
+	}
+	return newer;
+}
+
+static void tell_shard(struct shard *s, unsigned to, uint32_t mailbox, uint32_t device, uint64_t order)
+{
+	struct supersede_msg *m = malloc(sizeof(*m));
+
+	if (!m)
+		return; /* the older one ends with its heartbeat */
+	*m = (struct supersede_msg){
+		.msg.kind = MSG_SUPERSEDE,
+		.mailbox = mailbox,
+		.device = device,
+		.order = order,
+		.from = s->index,
+	};
+	loop_post(s->server->shards[to]->loop, &m->msg);
+}
+
+static void tell_others(struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order)
+{
+	uint64_t bits = presence_others(s->presence, mailbox, device);
+
+	for (; bits; bits &= bits - 1)
+		tell_shard(s, (unsigned)__builtin_ctzll(bits), mailbox, device, order);
+}
+
+void park_supersede(struct shard *s, const struct supersede_msg *m)
+{
+	uint64_t newer;
+
+	if (supersede_here(s, m->mailbox, m->device, m->order, &newer))
+		tell_shard(s, m->from, m->mailbox, m->device, newer);
+	park_woken(s);
+}
+
+/* ---- parking ------------------------------------------------------------------------------------------ */
+
+static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	uint64_t newer;
+
+	if (!waiters_add(s->waiters, slot, spec))
+		return false;
+	presence_add(s->presence, spec->mailbox, spec->device);
+	METRIC_ADD(PARKED_PING, spec->kind == WAITER_PING);
+	METRIC_ADD(PARKED_SYNC, spec->kind == WAITER_SYNC);
+	c->state = CONN_PARKED;
+	wheel_arm(s->wheel, slot, spec->due_ms);
+	if (supersede_here(s, spec->mailbox, spec->device, spec->order, &newer))
+		wake(s, slot, WAKE_SUPERSEDED, 0);
+	tell_others(s, spec->mailbox, spec->device, spec->order);
+	if (a) {
+		buf_free(&a->body); /* (usually tiny; large ones must not hang about) */
+		a->has_request = true;
+		if (a->more.n < STASH_BYTES_MAX)
+			conn_watch(s, slot);
+		if (!(c->flags & CONN_SENDING) && a->in.n == 0 && a->more.n == 0)
+			conn_active_release(s, slot);
+	} else {
+		conn_watch(s, slot);
+	}
+	if (s->draining)
+		wake(s, slot, WAKE_DRAIN, 0);
+	return true;
+}
+
+static bool guard_is_tired(struct shard *s, uint32_t mailbox, uint32_t device, uint64_t hierarchy_seq)
+{
+	struct guard *g = &s->guards[(mailbox * 31u + device) % GUARD_SLOTS];
+
+	if (g->mailbox != mailbox || g->device != device || g->hierarchy_seq != hierarchy_seq)
+		*g = (struct guard){mailbox, device, hierarchy_seq, 0};
+	return ++g->count > GUARD_PATIENCE;
+}
+
+static const char *gate_reason(int status)
+{
+	switch (status) {
+	case 126: return "the account is disabled";
+	case 129: return "the device is blocked";
+	case 140: return "a remote wipe is requested";
+	case 141: return "the device sends no policy key";
+	case 142: return "the device has not accepted the policy";
+	case 143: return "the policy must be accepted again";
+	case 144: return "the policy changed";
+	default: return "access denied";
+	}
+}
+
+static void log_parked(struct shard *s, uint32_t slot, const char *command, uint64_t wait_s, size_t folders)
+{
+	const struct conn *c = &s->conns[slot];
+	struct log_line l;
+
+	log_begin(&l, LOG_DEBUG, "parked");
+	log_hex(&l, "id", c->request_id);
+	log_str(&l, "cmd", command);
+	log_u64(&l, "heartbeat", wait_s);
+	log_u64(&l, "folders", folders);
+	log_end(&l);
+}
+
+void park_ping(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	const struct config *cfg = shard_config(s);
+	struct eas_context ctx = server_eas(s->server);
+	struct ping p;
+	struct device_gate gate = {.id = 0};
+	uint8_t doc[PING_ANSWER_MAX];
+	struct buf plain = {0};
+	struct bytes body = buf_bytes(&a->body), v;
+	uint64_t order = presence_order(s->server->presence), newer, key;
+	bool has_key = a->query.has_policy_key;
+	uint32_t policy_key = a->query.policy_key;
+	struct db_txn txn;
+	char address[64];
+	int err, status;
+
+	if (a->http.gzip_body && body.n) {
+		err = gzip_inflate(body, PING_BODY_MAX, &plain);
+		body = buf_bytes(&plain);
+		if (err < 0) {
+			buf_free(&plain);
+			request_refuse(s, slot, -err, "the body is not gzip, or inflates too far");
+			return;
+		}
+	}
+	if (!a->query.is_base64) {
+		v = http1_header(&a->http, "X-MS-PolicyKey");
+		if (bytes_to_u64(v, UINT32_MAX, &key)) {
+			has_key = true;
+			policy_key = (uint32_t)key;
+		}
+	}
+	err = db_read(s->server->db, &txn);
+	if (err) {
+		buf_free(&plain);
+		request_refuse(s, slot, 503, "the store cannot be read");
+		return;
+	}
+	err = device_gate(&txn, a->mailbox, bytes_str(a->query.device_id), &gate);
+	status = err == DB_OK ? eas_policy_status(&ctx, EAS_PING, has_key, policy_key, &gate) : 0;
+	ping_parse(&p, body, c->version);
+	buf_free(&plain);
+	if (err != DB_OK && err != DB_NOT_FOUND) {
+		p.status = PING_ERROR;
+		p.why = db_strerror(err);
+	} else if (status == 0 && p.status == PING_PARK) {
+		ping_decide(&p, &txn, cfg, a->mailbox, gate.id, shard_wall_ms(s));
+		if (p.status == PING_HIERARCHY && p.changed_count &&
+			guard_is_tired(s, a->mailbox, gate.id, gate.hierarchy_seq)) {
+			p.status = PING_CHANGES;
+			p.why = "an unknown folder again and again: let Sync explain";
+		}
+	}
+	db_read_end(&txn);
+	if (gate.id) {
+		/* Newest wins, whatever becomes of it: the client has given the older one up. */
+		supersede_here(s, a->mailbox, gate.id, order, &newer);
+		tell_others(s, a->mailbox, gate.id, order);
+		conn_address(&c->peer, address);
+		park_seen(s->server, a->mailbox, &gate, shard_wall_ms(s), address);
+	}
+	if (status) {
+		if (c->version >= 140)
+			request_answer(s, slot, status, gate_reason(status), doc,
+				ping_encode((enum ping_status)status, 0, NULL, 0, doc));
+		else
+			request_refuse(s, slot, eas_status_http(status), gate_reason(status));
+		return;
+	}
+	if (p.remember && (p.status == PING_PARK || p.status == PING_CHANGES))
+		remember_ping(s, a->mailbox, gate.id, &p);
+	if (p.status == PING_BAD_REQUEST) {
+		request_refuse(s, slot, 400, p.why);
+		return;
+	}
+	if (p.status == PING_PARK) {
+		struct waiter_spec spec = {
+			.kind = WAITER_PING,
+			.mailbox = a->mailbox,
+			.device = gate.id,
+			.folders = p.folders,
+			.folder_count = p.folder_count,
+			.since_seq = p.since_seq,
+			.order = order,
+			.due_ms = loop_now_ms(s->loop) + p.heartbeat_s * 1000ull - EARLY_MS,
+			.since_wall_ms = shard_wall_ms(s),
+			.heartbeat_s = p.heartbeat_s,
+		};
+
+		log_parked(s, slot, "Ping", p.heartbeat_s, p.folder_count);
+		if (park(s, slot, &spec))
+			return;
+		p.status = PING_ERROR;
+		p.why = "no memory for the folder list";
+	}
+	if (p.status == PING_CHANGES)
+		METRIC_INC(PING_IMMEDIATE);
+	request_answer(s, slot, (int)p.status, p.why, doc,
+		ping_encode(p.status, p.limit, p.changed,
+			p.status == PING_CHANGES ? p.changed_count : 0, doc));
+}
+
+void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
+{
+	struct conn *c = &s->conns[slot];
+	struct active *a = c->active;
+	struct job *j = &a->job;
+	uint64_t now = loop_now_ms(s->loop);
+	struct waiter_spec spec = {
+		.kind = WAITER_SYNC,
+		.mailbox = a->mailbox,
+		.device = ans->device ? ans->device : j->req.device,
+		.folders = ans->folders,
+		.folder_count = ans->folder_count,
+		.since_seq = ans->since_seq,
+		.order = a->resume_order ? a->resume_order : presence_order(s->server->presence),
+		.due_ms = a->resume_due_ms ? a->resume_due_ms
+					   : now + ans->wait_s * 1000ull - EARLY_MS,
+		.since_wall_ms = a->resume_due_ms ? a->started_ms + (uint64_t)s->server->wall_offset_ms
+						  : shard_wall_ms(s),
+		.heartbeat_s = (uint16_t)ans->wait_s,
+	};
+	uint64_t newer;
+
+	a->resume_order = a->resume_due_ms = 0;
+	if (!spec.device) {
+		request_refuse(s, slot, 503, "a hanging Sync of no device");
+		return;
+	}
+	if (!j->req.resumed)
+		supersede_here(s, spec.mailbox, spec.device, spec.order, &newer);
+	log_parked(s, slot, "Sync", ans->wait_s, ans->folder_count);
+	if (!park(s, slot, &spec))
+		request_refuse(s, slot, 503, "no memory for the folder list");
+	else if (s->journal_seen > ans->since_seq)
+		/* The worker's snapshot is older than what this shard has read of the journal: rows in
+		 * between would be missed, so compare again at once. */
+		park_recheck(s, slot);
+}
+
+/* ---- changes ------------------------------------------------------------------------------------------- */
+
+/* Looks again which folders of the waiter have news. */
+void park_recheck(struct shard *s, uint32_t slot)
+{
+	struct waiter *w = waiters_get(s->waiters, slot);
+	uint32_t folders[PING_FOLDERS_MAX], changed[PING_FOLDERS_MAX];
+	struct db_txn txn;
+	uint64_t head;
+	size_t n;
+
+	if (!w || db_read(s->server->db, &txn))
+		return;
+	n = waiters_folders(s->waiters, slot, false, folders, PING_FOLDERS_MAX);
+	head = journal_head(&txn);
+	n = ping_compare(&txn, w->mailbox, w->device, folders, n, shard_wall_ms(s), changed);
+	db_read_end(&txn);
+	for (size_t i = 0; i < n; i++)
+		waiters_mark(s->waiters, slot, changed[i]);
+	if (n) {
+		wake(s, slot, WAKE_CHANGE, 0);
+	} else {
+		w->why = WAKE_NONE;
+		w->since_seq = head;
+		wheel_arm(s->wheel, slot, w->due_ms);
+	}
+}
+
+static void row_for_waiter(struct shard *s, uint32_t slot, const struct journal_row *r,
+	struct db_txn *txn)
+{
+	struct waiter *w = waiters_get(s->waiters, slot);
+	uint64_t now = loop_now_ms(s->loop), until;
+
+	if (w->why != WAKE_NONE && w->why != WAKE_RECHECK && w->why != WAKE_CHANGE)
+		return;
+	switch ((enum journal_kind)r->kind) {
+	case JOURNAL_ACCOUNT:
+		wake(s, slot, WAKE_ACCESS, r->seq);
+		return;
+	case JOURNAL_DEVICE:
+		if (r->device == w->device)
+			wake(s, slot, WAKE_ACCESS, r->seq);
+		return;
+	case JOURNAL_HIERARCHY:
+		if (r->seq > w->since_seq && r->origin != w->device && w->why != WAKE_CHANGE)
+			wake(s, slot, WAKE_HIERARCHY, r->seq);
+		return;
+	case JOURNAL_ADD:
+	case JOURNAL_TOUCH:
+	case JOURNAL_CHANGE:
+	case JOURNAL_DELETE:
+		break;
+	default:
+		return;
+	}
+	if (r->seq <= w->since_seq || (r->origin && r->origin == w->device) ||
+		!waiters_waits_for(s->waiters, slot, r->folder))
+		return;
+	if (r->kind == JOURNAL_TOUCH ||
+		(r->kind == JOURNAL_ADD &&
+			(r->item_time_s + OLD_ITEM_S > (int64_t)(shard_wall_ms(s) / 1000) ||
+				eas_folder_has_news(txn, w->mailbox, w->device, r->folder,
+					shard_wall_ms(s)) != 0))) {
+		waiters_mark(s->waiters, slot, r->folder);
+		wake(s, slot, WAKE_CHANGE, r->seq);
+		return;
+	}
+	if (r->kind == JOURNAL_ADD || w->why != WAKE_NONE)
+		return;
+	/* Changes and removals wait a little, so that a series of them wakes once; what is left of
+	 * them then is compared, not counted. */
+	w->why = WAKE_RECHECK;
+	until = now + (uint64_t)shard_config(s)->push_coalesce_ms;
+	if (until < w->due_ms)
+		wheel_arm(s->wheel, slot, until);
+}
+
+static void everybody_looks_again(struct shard *s)
+{
+	for (uint32_t slot = waiters_next_used(s->waiters, 0); slot != WAITER_NONE;
+		slot = waiters_next_used(s->waiters, slot + 1)) {
+		struct waiter *w = waiters_get(s->waiters, slot);
+
+		if (w->why == WAKE_NONE) {
+			w->why = WAKE_RECHECK;
+			wheel_arm(s->wheel, slot,
+				loop_now_ms(s->loop) + shard_random(s) % 5000);
+		}
+	}
+}
+
+void park_journal(struct shard *s)
+{
+	struct journal_row rows[JOURNAL_ROWS];
+	struct db_txn txn;
+	int n, done = 0;
+
+	s->committed_pending = false;
+	for (;;) {
+		if (db_read(s->server->db, &txn)) {
+			s->committed_pending = true; /* reader slots are full: with the next turn */
+			return;
+		}
+		n = journal_read(&txn, s->journal_seen, rows, JOURNAL_ROWS);
+		if (n == DB_GONE) {
+			/* Further behind than the journal reaches back. */
+			s->journal_seen = journal_head(&txn);
+			db_read_end(&txn);
+			everybody_looks_again(s);
+			return;
+		}
+		for (int i = 0; i < n; i++) {
+			uint32_t slot = waiters_first(s->waiters, rows[i].mailbox), next;
+
+			for (; slot != WAITER_NONE; slot = next) {
+				next = waiters_next(s->waiters, slot);
+				row_for_waiter(s, slot, &rows[i], &txn);
+			}
+		}
+		db_read_end(&txn);
+		if (n <= 0)
+			break;
+		METRIC_ADD(JOURNAL_SEEN, (int64_t)(rows[n - 1].seq - s->journal_seen));
+		s->journal_seen = rows[n - 1].seq;
+		done += n;
+		if (n < JOURNAL_ROWS)
+			break;
+		if (done >= JOURNAL_ROWS_PER_TURN) {
+			s->committed_pending = true;
+			break;
+		}
+	}
+	park_woken(s);
+}
+
+/* ---- time, and the end ---------------------------------------------------------------------------------- */
+
+void park_timer(struct shard *s, uint32_t slot)
+{
+	struct waiter *w = waiters_get(s->waiters, slot);
+
+	CHECK(w);
+	if (loop_now_ms(s->loop) >= w->due_ms) {
+		/* A change that waits for its delay is said now rather than forgotten. */
+		if (w->why == WAKE_RECHECK)
+			park_recheck(s, slot);
+		if (w->why == WAKE_NONE)
+			wake(s, slot, WAKE_EXPIRED, 0);
+		return;
+	}
+	if (w->why == WAKE_RECHECK)
+		park_recheck(s, slot);
+}
+
+void park_end_all(struct shard *s, enum wake_reason why)
+{
+	for (uint32_t slot = waiters_next_used(s->waiters, 0); slot != WAITER_NONE;
+		slot = waiters_next_used(s->waiters, slot + 1))
+		wake(s, slot, why, 0);
+	park_woken(s);
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* core/shard_priv.h - the inside of a shard, for shard.c, conn.c, request.c and park.c only.
+ *
+ * The way of a request: accepted -> (HANDSHAKE) -> HEAD -> (AUTH) -> (BODY) -> Ping: compare,
+ * PARKED -> RESPOND -> IDLE; others: COMMAND on a worker -> RESPOND -> IDLE. A slot that is IDLE
+ * or PARKED has no struct active: only its struct conn (and its waiter) remain.
+ * Thread: everything here belongs to the shard's thread, except struct job while it is COMMAND. */
+#ifndef ROOST_CORE_SHARD_PRIV_H
+#define ROOST_CORE_SHARD_PRIV_H
+
+#include "core/base/arena.h"
+#include "core/push/presence.h"
+#include "core/push/waiters.h"
+#include "core/shard.h"
+#include "core/work.h"
+
+#include "core/access/credentials.h"
+#include "io/http1.h"
+#include "io/loop.h"
+#include "io/tls.h"
+#include "io/tlsrec.h"
+#include "io/wheel.h"
+#include "store/account.h"
+#include "store/device.h"
+
+#define CONN_STATES(X)                                                                             \
+	X(FREE, "nobody")                                                                          \
+	X(GREETED, "accepted on the TLS port; no byte yet, or waiting for a handshake place")      \
+	X(HANDSHAKE, "wolfSSL has the bytes")                                                      \
+	X(IDLE, "between requests")                                                                \
+	X(HEAD, "reading a request head")                                                          \
+	X(AUTH, "a password is being checked")                                                     \
+	X(BODY, "reading a request body")                                                          \
+	X(COMMAND, "a command runs on a worker")                                                   \
+	X(PARKED, "hanging; a change, a deadline or bytes move it")                                \
+	X(RESPOND, "an answer is on its way")                                                      \
+	X(CLOSING, "waiting for the loop to hand back the slot")
+
+enum conn_state {
+#define X(name, meaning) CONN_##name,
+	CONN_STATES(X)
+#undef X
+};
+
+/* What stays of a connection. No request belongs to it while it is IDLE or PARKED. */
+struct conn {
+	struct tlsrec tls;
+	struct active *active;   /* memory of a request being read or answered; NULL when not */
+	uint64_t request_id;
+	uint32_t queue_next;     /* in one of the shard's slot queues: next slot */
+	struct loop_addr peer;
+	uint16_t version;        /* protocol version of the hanging request, for its answer */
+	uint8_t state;           /* enum conn_state */
+	uint8_t flags;
+};
+_Static_assert(sizeof(struct conn) <= 248, "parked Ping budget, ARCHITECTURE.md");
+
+enum {
+	CONN_TLS_PORT = 1 << 0,
+	CONN_TLS = 1 << 1,        /* handshake done: the record layer is on */
+	CONN_KEEP_ALIVE = 1 << 2,
+	CONN_HTTP10 = 1 << 3,
+	CONN_RECEIVING = 1 << 4,  /* a loop_recv or loop_watch is outstanding */
+	CONN_SENDING = 1 << 5,
+	CONN_CLOSE = 1 << 6,      /* close when everything is sent */
+	CONN_QUEUED = 1 << 7,     /* in a slot queue */
+};
+
+/* One command on a worker. */
+struct job {
+	struct loop_msg msg;     /* back to the shard */
+	struct work work;
+	struct shard *shard;
+	struct active *active;
+	struct eas_context context;
+	struct eas_request req;
+	struct eas_answer answer;
+	struct arena arena;
+	bool gzip;               /* the client takes it; set to whether it was used */
+	bool gzip_body;
+	uint64_t body_max;
+	uint32_t mailbox, device; /* a resumed Sync: whose */
+	char address[ACCOUNT_ADDRESS_MAX + 1];
+	char device_id[EAS_DEVICE_ID_MAX + 1];
+	char device_type[EAS_DEVICE_TYPE_MAX + 1];
+	char user_agent[DEVICE_TEXT_MAX];
+	char peer[64];
+};
+
+/* Memory of a request under way. Pooled: buffers keep their capacity up to a bound. */
+struct active {
+	struct active *next_free;
+	struct shard *shard;
+	uint32_t slot;
+	uint32_t generation;     /* grows at each use: late messages are told apart */
+	struct tls_hs *handshake;
+	bool handshake_counted;
+	struct buf in;           /* TLS records not opened yet */
+	struct buf head;         /* the request head; views point into it */
+	struct buf more;         /* plain bytes behind the head */
+	size_t scanned;
+	struct http1_request http;
+	struct http1_body body_state;
+	struct buf body;
+	struct eas_query query;
+	bool has_request;
+	bool discard_body;       /* refused already: the body is only read away */
+	/* who */
+	struct cred_job cred;
+	struct loop_msg cred_msg;
+	bool cred_running;
+	uint32_t mailbox;
+	char address[ACCOUNT_ADDRESS_MAX + 1];
+	/* answer */
+	struct buf out;          /* ready to be sent */
+	struct buf sending;      /* with the kernel */
+	struct buf reply;        /* head and body, not sealed yet */
+	size_t reply_sent;
+	int refuse_status;       /* with discard_body */
+	const char *refuse_why;
+	char head_extra[320];
+	uint64_t started_ms, request_bytes;
+	uint64_t resume_due_ms, resume_order, resume_seq; /* of a parked Sync that runs again */
+	struct job job;
+};
+
+/* An answer to a parked request: small, so that a burst costs little memory. */
+struct wake_buffer {
+	struct wake_buffer *next_free;
+	uint32_t n;
+	uint8_t data[1020];
+};
+
+struct slot_queue {
+	uint32_t first, last; /* WAITER_NONE: empty */
+	uint32_t count;
+};
+
+enum {
+	WAKE_BUFFERS = 1024,     /* answers to parked requests in flight per shard */
+	HANDSHAKE_SLICE_US = 2000, /* of each turn for handshakes: a storm must not delay wakes */
+	BUFFER_KEEP_BYTES = 16384,
+	SEND_CHUNK_BYTES = 65536,
+	DISCARD_BYTES_MAX = 65536, /* bodies of refused requests read away to keep the connection */
+	STASH_BYTES_MAX = 65536,   /* pipelined bytes kept behind a hanging request */
+	GUARD_SLOTS = 1024,
+};
+
+/* Why a parked request ended. */
+enum wake_reason {
+	WAKE_NONE, WAKE_CHANGE, WAKE_EXPIRED, WAKE_HIERARCHY, WAKE_SUPERSEDED, WAKE_ACCESS, WAKE_DRAIN,
+	WAKE_RECHECK /* not an end: look again when the delay is over */
+};
+
+/* Loop guard for devices that ask for the same unknown folder again and again (ping.md 5). */
+struct guard {
+	uint32_t mailbox, device;
+	uint64_t hierarchy_seq;
+	uint32_t count;
+};
+
+enum shard_msg { MSG_JOB_DONE = 1, MSG_CRED_DONE, MSG_SUPERSEDE, MSG_DRAIN, MSG_POLICY, MSG_PARKED_ASK };
+
+struct supersede_msg {
+	struct loop_msg msg;
+	uint32_t mailbox, device;
+	uint64_t order;
+	unsigned from;
+};
+
+struct shard {
+	struct server *server;
+	unsigned index;
+	struct loop *loop;
+	struct wheel *wheel;
+	struct waiters *waiters;
+	struct presence_shard *presence;
+	struct conn *conns;
+	uint32_t slots_max;
+	enum listener_kind kinds[64];
+	struct active *active_free;
+	uint32_t active_count, active_used, active_max;
+	struct wake_buffer *wake_free;
+	struct wake_buffer **wake_of;  /* by slot, mapped lazily: NULL or the answer being sent */
+	struct wake_buffer *wake_pool;
+	struct slot_queue want_handshake, handshakes, want_active, woken;
+	uint32_t handshakes_in_flight;
+	uint64_t journal_seen;
+	uint64_t id_counter;
+	uint64_t rng;
+	uint32_t open_conns;
+	struct guard guards[GUARD_SLOTS];
+	bool draining, committed_pending;
+	uint64_t drain_until_ms;
+	_Atomic uint64_t last_tick_ms;
+};
+
+/* shard.c */
+uint64_t shard_wall_ms(const struct shard *s);
+const struct config *shard_config(const struct shard *s);
+uint32_t shard_random(struct shard *s);
+void queue_push(struct shard *s, struct slot_queue *q, uint32_t slot);
+uint32_t queue_pop(struct shard *s, struct slot_queue *q);
+
+/* conn.c: bytes in and out */
+struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many);
+void conn_active_release(struct shard *s, uint32_t slot);
+void conn_active_free(struct shard *s, struct active *a); /* of a connection that is gone */
+void conn_kick(struct shard *s, uint32_t slot);
+void conn_receive(struct shard *s, uint32_t slot);
+void conn_watch(struct shard *s, uint32_t slot);
+void conn_close(struct shard *s, uint32_t slot, bool reset);
+void conn_accepted(struct shard *s, uint32_t slot, enum listener_kind kind, const struct loop_addr *peer);
+void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n);
+void conn_readable(struct shard *s, uint32_t slot);
+void conn_sent(struct shard *s, uint32_t slot, int err);
+void conn_released(struct shard *s, uint32_t slot);
+void conn_timer(struct shard *s, uint32_t slot);
+/* Handshake steps and slots that wait for memory; true when work is left. */
+bool conn_background(struct shard *s);
+void conn_deadline(struct shard *s, uint32_t slot, int64_t seconds);
+/* Starts sending a->reply (an HTTP head and body in plain), then goes on or closes. */
+void conn_reply(struct shard *s, uint32_t slot);
+/* Bytes that go out now, in plain (100 Continue). */
+void conn_say(struct shard *s, uint32_t slot, const char *text, size_t n);
+/* Sends one small answer to a parked slot, without a struct active. False: no buffer free. */
+bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n);
+/* After an answer: next request, or idle, or close. */
+void conn_next(struct shard *s, uint32_t slot);
+void conn_address(const struct loop_addr *a, char out[64]);
+
+/* request.c: one request */
+void request_start(struct shard *s, uint32_t slot);   /* the head is complete */
+void request_body(struct shard *s, uint32_t slot);    /* the body is complete */
+void request_bad(struct shard *s, uint32_t slot, int status, const char *why); /* then close */
+/* Text refusal with its reason, and a WBXML answer with its Status; the connection goes on. */
+void request_refuse(struct shard *s, uint32_t slot, int status, const char *why);
+void request_answer(struct shard *s, uint32_t slot, int eas_status, const char *why,
+	const uint8_t *doc, size_t n);
+void request_cred_done(struct shard *s, struct active *a);
+void request_job_done(struct shard *s, struct job *j);
+/* Runs the Sync of a parked slot again on a worker. False: no memory for it now. */
+bool request_resume_sync(struct shard *s, uint32_t slot, bool final);
+void request_log(struct shard *s, uint32_t slot, const char *user, const char *device,
+	const char *command, int status, int eas_status, const char *why, uint64_t out_bytes,
+	uint64_t started_ms);
+uint64_t request_new_id(struct shard *s);
+
+/* park.c: hanging requests */
+void park_ping(struct shard *s, uint32_t slot);       /* runs the whole Ping command */
+void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *answer);
+void park_journal(struct shard *s);                   /* after a commit */
+void park_timer(struct shard *s, uint32_t slot);      /* heartbeat or delay is over */
+void park_supersede(struct shard *s, const struct supersede_msg *m);
+void park_hangup(struct shard *s, uint32_t slot);     /* the client went away: forget */
+void park_end_all(struct shard *s, enum wake_reason why);
+void park_woken(struct shard *s);                     /* answers those in the woken queue */
+void park_recheck(struct shard *s, uint32_t slot);
+/* Notes that a device was here, at most every 15 minutes. Any thread. */
+void park_seen(struct server *server, uint32_t mailbox, const struct device_gate *gate,
+	uint64_t now_ms, const char *address);
+
+#endif
