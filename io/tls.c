@@ -205,6 +205,11 @@ _Static_assert(WOLFSSL_TICKET_NAME_SZ <= 32 && WOLFSSL_TICKET_IV_SZ >= 12 &&
 		       WOLFSSL_TICKET_MAC_SZ >= TICKET_TAG_BYTES,
 	"ticket layout");
 
+/* wolfSSL 5.5.4 believes the length inside a ticket up to 32 bytes beyond what the client sent, so
+ * a decryption in place would write behind its buffer. All our tickets have one length; another
+ * one is refused. It is learned from the first ticket made: until then nothing is resumed. */
+static _Atomic int ticket_plain_bytes;
+
 static int ticket_cb(WOLFSSL *ssl, unsigned char *name, unsigned char *iv, unsigned char *mac,
 	int enc, unsigned char *p, int n, int *n_out, void *arg)
 {
@@ -216,6 +221,7 @@ static int ticket_cb(WOLFSSL *ssl, unsigned char *name, unsigned char *iv, unsig
 	*n_out = n;
 	if (enc) {
 		result = WOLFSSL_TICKET_RET_FATAL;
+		atomic_store_explicit(&ticket_plain_bytes, n, memory_order_relaxed);
 		memset(iv, 0, WOLFSSL_TICKET_IV_SZ);
 		memset(mac, 0, WOLFSSL_TICKET_MAC_SZ);
 		/* 96 random bits per ticket: far below the birthday bound in one period. */
@@ -228,6 +234,8 @@ static int ticket_cb(WOLFSSL *ssl, unsigned char *name, unsigned char *iv, unsig
 		explicit_bzero(&k, sizeof(k));
 		return result;
 	}
+	if (n != atomic_load_explicit(&ticket_plain_bytes, memory_order_relaxed))
+		return result;
 	/* The next period too: another node's clock may be a little ahead. */
 	const uint64_t periods[] = {now, now - 1, now + 1};
 	for (size_t i = 0; i < ARRAY_LEN(periods) && result == WOLFSSL_TICKET_RET_REJECT; i++) {
@@ -237,7 +245,8 @@ static int ticket_cb(WOLFSSL *ssl, unsigned char *name, unsigned char *iv, unsig
 			    k.key, iv, name, sizeof(k.name), p, (word32)n, mac, p) != 0)
 			break;
 		/* TLS 1.3 clients get a new ticket anyway, and wolfSSL takes CREATE for a refusal
-		 * there; a TLS 1.2 client would go on with a ticket about to die. */
+		 * there. A TLS 1.2 client would go on with a ticket about to die (5.5.4 forgets
+		 * to send the new one; later versions do). */
 		result = i == 0 || wolfSSL_version(ssl) == TLS1_3_VERSION
 				 ? WOLFSSL_TICKET_RET_OK
 				 : WOLFSSL_TICKET_RET_CREATE;
@@ -457,9 +466,9 @@ static bool read_names(struct pair *p, struct bytes subject, struct bytes extens
 	return cn.n == 0 || pair_add_name(p, cn);
 }
 
-/* Reads what we need of a leaf certificate (RFC 5280 4.1): names, key type, expiry. Our own
- * reader, because what wolfSSL offers differs between its builds. */
-static const char *read_leaf(struct pair *p, struct bytes der)
+/* Reads what we need of a leaf certificate (RFC 5280 4.1): names, key type, public key, expiry.
+ * Our own reader, because what wolfSSL offers differs between its builds. */
+static const char *read_leaf(struct pair *p, struct bytes der, struct bytes *public_key_out)
 {
 	static const uint8_t ec_oid[] = {0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01};
 	static const uint8_t rsa_oid[] = {0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01};
@@ -479,7 +488,8 @@ static const char *read_leaf(struct pair *p, struct bytes der)
 		!der_expect(&tbs, DER_SEQUENCE, &subject) ||
 		!der_expect(&tbs, DER_SEQUENCE, &spki) ||
 		!der_expect(&spki, DER_SEQUENCE, &algorithm) ||
-		!der_expect(&algorithm, DER_OID, &oid))
+		!der_expect(&algorithm, DER_OID, &oid) ||
+		!der_expect(&spki, DER_BIT_STRING, public_key_out))
 		return "not a certificate";
 	if (!der_take(&validity, &tag, &t) || !der_take(&validity, &tag, &t) ||
 		!der_time(tag, t, &p->expires_s))
@@ -509,6 +519,29 @@ static const char *read_leaf(struct pair *p, struct bytes der)
 		}
 	}
 	return "its key is neither RSA nor ECDSA on P-256, P-384 or P-521";
+}
+
+/* Whether a private key (PEM) belongs to the point in a certificate's BIT STRING. wolfSSL has a
+ * check of its own, but the distribution's build lets any key on the same curve pass. */
+static bool ec_key_fits(const uint8_t *pem, size_t n, struct bytes public_key)
+{
+	uint8_t der[2048], point[1 + 2 * 66];
+	word32 at = 0, point_n = sizeof(point);
+	ecc_key key;
+	bool fits = false;
+	int der_n = wc_KeyPemToDer(pem, (int)n, der, sizeof(der), NULL);
+
+	if (der_n > 0 && wc_ecc_init(&key) == 0) {
+		fits = wc_EccPrivateKeyDecode(der, &at, &key, (word32)der_n) == 0 &&
+		       wc_ecc_make_pub(&key, NULL) == 0 &&
+		       wc_ecc_export_x963(&key, point, &point_n) == 0 && public_key.n > 1 &&
+		       /* the first byte counts unused bits */
+		       bytes_eq(bytes_of(point, point_n),
+			       bytes_of(public_key.p + 1, public_key.n - 1));
+		wc_ecc_free(&key);
+	}
+	explicit_bzero(der, sizeof(der));
+	return fits;
 }
 
 /* The whole file, NUL behind it; NULL with the cause in why. */
@@ -588,7 +621,8 @@ static bool pair_load(struct tls_ctx *c, struct pair *p, const struct tls_pair *
 			files->certificate_file, wolf_reason(err));
 		goto out;
 	}
-	const char *bad = read_leaf(p, bytes_of(der, (size_t)err));
+	struct bytes public_key;
+	const char *bad = read_leaf(p, bytes_of(der, (size_t)err), &public_key);
 	if (bad) {
 		snprintf(why, why_bytes, "%s: %s", files->certificate_file, bad);
 		goto out;
@@ -615,7 +649,8 @@ static bool pair_load(struct tls_ctx *c, struct pair *p, const struct tls_pair *
 			files->key_file, files->certificate_file, wolf_reason(err));
 		goto out;
 	}
-	if (wolfSSL_CTX_check_private_key(p->wolf) != WOLFSSL_SUCCESS) {
+	if (wolfSSL_CTX_check_private_key(p->wolf) != WOLFSSL_SUCCESS ||
+		(p->kind != KEY_RSA && !ec_key_fits(key, key_n, public_key))) {
 		snprintf(why, why_bytes, "%s: this key does not belong to the certificate in %s",
 			files->key_file, files->certificate_file);
 		goto out;
@@ -1366,7 +1401,7 @@ enum tls_hs_status tls_hs_feed(
 	enum tls_hs_status status = TLS_HS_WANT_MORE;
 	size_t used = 0;
 
-	*consumed_out = 0;
+	*consumed_out = h->failed ? n : 0;
 	if (h->failed)
 		return TLS_HS_FAILED;
 	if (h->done)

@@ -330,10 +330,716 @@ static void every_suite_detaches_in_both_roles(void **state)
 	tls_ctx_unref(&s);
 }
 
+/* Connects and disconnects once; the session for next time when there is one. */
+static bool connect_once(struct tls_ctx *s, struct tls_ctx *c, struct tls_session **session)
+{
+	struct link *l = link_new(s, c, "localhost", *session);
+
+	shake(l, 0);
+	assert_shaken(l);
+	bool resumed = tls_hs_resumed(l->server.hs);
+	assert_int_equal(tls_hs_resumed(l->client.hs), resumed);
+	tls_session_free(session);
+	*session = tls_hs_session(l->client.hs);
+	detach(l);
+	talk(l);
+	link_free(l);
+	return resumed;
+}
+
+/* To a phone that comes back: half the handshake, in both versions, on any thread's context. */
+static void sessions_resume(void **state)
+{
+	struct tls_ctx *s = server_with(EC | RSA, NULL);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(suites); i++) {
+		bool tls12 = strcmp(suites[i].version, "TLSv1.2") == 0;
+		struct tls_ctx *c = client_with(suites[i].wolf, tls12, true);
+		struct tls_session *session = NULL;
+		assert_false(connect_once(s, c, &session));
+		for (int k = 0; k < 3; k++) {
+			/* Only TLS 1.3 gives a new ticket each time. */
+			if (!session)
+				break;
+			assert_true(connect_once(s, c, &session));
+		}
+		assert_true(tls12 || session != NULL);
+		tls_session_free(&session);
+		tls_ctx_unref(&c);
+	}
+	tls_ctx_unref(&s);
+}
+
+static void tickets_live_for_two_periods(void **state)
+{
+	struct tls_ctx *s = server_with(EC, NULL);
+
+	(void)state;
+	for (int tls12 = 0; tls12 < 2; tls12++) {
+		struct tls_ctx *c = client_with(NULL, tls12, true);
+		struct tls_session *session = NULL;
+		clock_offset_ms = 0;
+		assert_false(connect_once(s, c, &session));
+		assert_non_null(session);
+		clock_offset_ms += 3600 * 1000;
+		assert_true(connect_once(s, c, &session));
+		/* wolfSSL 5.5.4 renews no TLS 1.2 ticket, and as a client cannot have one
+		 * declined; tests/e2e/tls_clients.sh does that with OpenSSL. */
+		if (tls12) {
+			tls_session_free(&session);
+			tls_ctx_unref(&c);
+			break;
+		}
+		assert_non_null(session);
+		clock_offset_ms += 3600 * 1000;
+		assert_true(connect_once(s, c, &session));
+		assert_non_null(session);
+		clock_offset_ms += 2 * 3600 * 1000;
+		assert_false(connect_once(s, c, &session));
+		assert_non_null(session);
+		/* Another node may be a period ahead, not more. */
+		clock_offset_ms -= 3600 * 1000;
+		assert_true(connect_once(s, c, &session));
+		tls_session_free(&session);
+		tls_ctx_unref(&c);
+	}
+	clock_offset_ms = 0;
+	tls_ctx_unref(&s);
+}
+
+/* To whoever runs several nodes, or reloads certificates: one seed, one set of tickets. */
+static void tickets_travel_with_the_seed(void **state)
+{
+	static const uint8_t seed[32] = "the same on every node of these";
+	static const uint8_t other_seed[32] = "somebody else";
+
+	(void)state;
+	for (int tls12 = 0; tls12 < 2; tls12++) {
+		struct tls_ctx *one = server_with(EC, seed), *two = server_with(EC | RSA, seed);
+		struct tls_ctx *stranger = server_with(EC, other_seed);
+		struct tls_ctx *unseeded = server_with(EC, NULL);
+		struct tls_ctx *c = client_with(NULL, tls12, true);
+		struct tls_session *session = NULL;
+		assert_false(connect_once(one, c, &session));
+		struct tls_session *kept = session;
+		session = NULL;
+		struct link *l = link_new(two, c, NULL, kept);
+		shake(l, 0);
+		assert_shaken(l);
+		assert_true(tls_hs_resumed(l->server.hs));
+		link_free(l);
+		/* a foreign ticket costs a full handshake, nothing else */
+		struct tls_ctx *const others[] = {stranger, unseeded};
+		for (size_t i = 0; !tls12 && i < ARRAY_LEN(others); i++) {
+			l = link_new(others[i], c, NULL, kept);
+			shake(l, 0);
+			assert_shaken(l);
+			assert_false(tls_hs_resumed(l->server.hs));
+			detach(l);
+			talk(l);
+			link_free(l);
+		}
+		tls_session_free(&kept);
+		tls_ctx_unref(&one);
+		tls_ctx_unref(&two);
+		tls_ctx_unref(&stranger);
+		tls_ctx_unref(&unseeded);
+		tls_ctx_unref(&c);
+	}
+}
+
+/* To the test phones: DONE waits for the ticket, and the wait can be given up. */
+static void a_client_can_wait_for_its_ticket(void **state)
+{
+	struct tls_ctx *s = server_with(EC, NULL), *c = client_with(NULL, false, true);
+	struct link *l = link_new(s, c, NULL, NULL);
+	const char *because;
+
+	(void)state;
+	turn(&l->client, &l->server, 0);
+	turn(&l->server, &l->client, 0);
+	turn(&l->client, &l->server, 0); /* the server's flight: finished, but no ticket yet */
+	assert_true(tls_hs_finished(l->client.hs));
+	assert_int_equal(l->client.status, TLS_HS_WANT_MORE);
+	assert_null(tls_hs_session(l->client.hs));
+	turn(&l->server, &l->client, 0);
+	assert_int_equal(l->server.status, TLS_HS_DONE);
+	/* gives up: the ticket is then left to the record layer, which skips it */
+	assert_true(tls_hs_detach(l->client.hs, &l->client.rec, &because));
+	assert_true(tls_hs_detach(l->server.hs, &l->server.rec, &because));
+	talk(l);
+	link_free(l);
+	tls_ctx_unref(&s);
+	tls_ctx_unref(&c);
+}
+
+/* Whether a client that trusts only `ca` accepts what the server shows for `name`. */
+static bool accepted(struct tls_ctx *s, const char *ca, const char *name, const char **why_out)
+{
+	struct tls_client_options o = {.ca_file = path(ca)};
+	struct tls_ctx *c = tls_client_new(&o, why, sizeof(why));
+	bool not_tls;
+
+	assert_non_null(c);
+	struct link *l = link_new(s, c, name, NULL);
+	shake(l, 0);
+	bool yes = l->client.status == TLS_HS_DONE;
+	if (yes)
+		assert_shaken(l);
+	else
+		assert_int_equal(l->server.status, TLS_HS_FAILED);
+	*why_out = tls_hs_why(l->server.hs, &not_tls);
+	assert_false(not_tls);
+	link_free(l);
+	tls_ctx_unref(&c);
+	return yes;
+}
+
+static void the_certificate_follows_the_name(void **state)
+{
+	struct tls_ctx *s = server_with(EC | RSA | OTHER, NULL);
+	const char *because;
+
+	(void)state;
+	assert_true(accepted(s, "ec.pem", "mail.example.org", &because));
+	assert_true(accepted(s, "ec.pem", "MAIL.Example.ORG", &because));
+	assert_true(accepted(s, "ec.pem", "a.wild.example.org", &because));
+	assert_true(accepted(s, "other.pem", "other.example.org", &because));
+	assert_true(accepted(s, "rsa.pem", "rsa.example.org", &because));
+	/* all three are for localhost: ECDSA wins */
+	assert_true(accepted(s, "ec.pem", "localhost", &because));
+	assert_false(accepted(s, "rsa.pem", "localhost", &because));
+	/* the server's log says what the phone thought of it */
+	assert_non_null(strstr(because, "alert from the peer: "));
+	/* wildcards stand for one label */
+	assert_false(accepted(s, "ec.pem", "a.b.wild.example.org", &because));
+	assert_false(accepted(s, "ec.pem", "wild.example.org", &because));
+	/* nobody's name: the first pair, whose name does not fit */
+	assert_false(accepted(s, "other.pem", "unknown.example.org", &because));
+	assert_false(accepted(s, "ec.pem", "unknown.example.org", &because));
+	tls_ctx_unref(&s);
+}
+
+/* The whole chain goes out, not only the leaf. */
+static void the_chain_is_sent(void **state)
+{
+	struct tls_pair pair = {path("chain.pem"), path("ec.key")};
+	struct tls_options o = {.pairs = &pair, .pair_count = 1};
+	size_t bytes[2];
+
+	(void)state;
+	for (int chain = 0; chain < 2; chain++) {
+		FILE *out = fopen(path("chain.pem"), "wb");
+		const char *const parts[] = {"ec.pem", "other.pem"};
+		assert_non_null(out);
+		for (int i = 0; i <= chain; i++) {
+			char text[8192];
+			FILE *in = fopen(path(parts[i]), "rb");
+			assert_non_null(in);
+			size_t n = fread(text, 1, sizeof(text), in);
+			fwrite(text, 1, n, out);
+			fclose(in);
+		}
+		fclose(out);
+		struct tls_ctx *s = tls_server_new(&o, why, sizeof(why));
+		struct tls_ctx *c = client_with(NULL, true, false);
+		assert_non_null(s);
+		struct link *l = link_new(s, c, NULL, NULL);
+		turn(&l->client, &l->server, 0);
+		turn(&l->server, &l->client, 0);
+		bytes[chain] = l->client.in.n;
+		shake(l, 0);
+		assert_shaken(l);
+		link_free(l);
+		tls_ctx_unref(&s);
+		tls_ctx_unref(&c);
+	}
+	assert_true(bytes[1] > bytes[0] + 300);
+}
+
+/* To the operator: what is wrong, and in which file. */
+static void bad_files_are_named(void **state)
+{
+	static const char encrypted[] = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n"
+					"-----END ENCRYPTED PRIVATE KEY-----\n";
+	static const struct {
+		const char *certificate, *key, *words[2];
+	} cases[] = {
+		{"ec.pem", "other.key", {"ec.pem", "other.key"}},
+		{"ec.pem", "rsa.key", {"ec.pem", "rsa.key"}},
+		{"rsa.pem", "ec.key", {"rsa.pem", "ec.key"}},
+		{"missing.pem", "ec.key", {"missing.pem", "No such file"}},
+		{"ec.pem", "missing.key", {"missing.key", "No such file"}},
+		{"ec.key", "ec.key", {"ec.key", "no PEM certificate"}},
+		{"ec.pem", "ec.pem", {"ec.pem", "private key"}},
+		{"ec.pem", "junk", {"junk", "passphrase"}},
+		{"junk", "ec.key", {"junk", "no PEM certificate"}},
+	};
+
+	(void)state;
+	put_file("junk", encrypted, strlen(encrypted));
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct tls_pair pair = {path(cases[i].certificate), path(cases[i].key)};
+		struct tls_options o = {.pairs = &pair, .pair_count = 1};
+		why[0] = 0;
+		assert_null(tls_server_new(&o, why, sizeof(why)));
+		for (size_t k = 0; k < 2; k++)
+			if (!strstr(why, cases[i].words[k]))
+				fail_msg("%s: no \"%s\" in it", why, cases[i].words[k]);
+		assert_null(strchr(why, '\n'));
+	}
+	struct tls_options none = {0};
+	assert_null(tls_server_new(&none, why, sizeof(why)));
+	struct tls_client_options missing = {.ca_file = "/nonexistent/ca.pem"};
+	assert_null(tls_client_new(&missing, why, sizeof(why)));
+	assert_non_null(strstr(why, "/nonexistent/ca.pem"));
+}
+
+static void self_signed_pairs_are_made_once(void **state)
+{
+	struct tls_ctx *s = server_with(EC, NULL);
+	struct stat before, after;
+	const char *because;
+
+	(void)state;
+	assert_int_equal(stat(path("ec.key"), &before), 0);
+	assert_int_equal(before.st_mode & 0777, 0600);
+	assert_true(tls_self_signed(path("ec.pem"), path("ec.key"), NULL, 0, why, sizeof(why)));
+	assert_int_equal(stat(path("ec.key"), &after), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	/* the operator's other half is not touched */
+	assert_false(tls_self_signed(path("ec.pem"), path("no.key"), NULL, 0, why, sizeof(why)));
+	assert_non_null(strstr(why, "no.key"));
+	assert_int_not_equal(access(path("no.key"), F_OK), 0);
+	assert_false(
+		tls_self_signed("/nonexistent/c", "/nonexistent/k", NULL, 0, why, sizeof(why)));
+	assert_non_null(strstr(why, "/nonexistent/k"));
+	int64_t days = tls_ctx_expiry_s(s, clock_wall_ms()) / 86400;
+	assert_in_range(days, 3640, 3651);
+	assert_true(tls_ctx_expiry_s(s, clock_wall_ms() + 4000ull * 86400 * 1000) < 0);
+	assert_true(accepted(s, "ec.pem", "localhost", &because));
+	tls_ctx_unref(&s);
+	/* the first to expire counts, and a date past 2050 is read */
+	s = server_with(RSA | EC, NULL);
+	assert_in_range(tls_ctx_expiry_s(s, clock_wall_ms()) / 86400, 3640, 3651);
+	tls_ctx_unref(&s);
+	s = server_with(RSA, NULL);
+	assert_true(tls_ctx_expiry_s(s, 1800000000000) / 86400 > 36000);
+	tls_ctx_unref(&s);
+}
+
+/* One feed of bytes; the alert that came back, 0 none, or -1 for something else. */
+static int answer_to(struct tls_ctx *s, const void *p, size_t n, size_t cut, bool *not_tls)
+{
+	struct tls_hs *h = tls_hs_server(s);
+	struct buf out = {0};
+	enum tls_hs_status status = TLS_HS_WANT_MORE;
+	int alert = 0;
+
+	for (size_t used = 0, consumed; used < n && status == TLS_HS_WANT_MORE; used += consumed)
+		status = tls_hs_feed(h, (const uint8_t *)p + used,
+			cut && n - used > cut ? cut : n - used, &consumed, &out);
+	if (status != TLS_HS_FAILED)
+		alert = -2;
+	else if (out.n == 7 && out.p[0] == 21 && out.p[5] == 2)
+		alert = out.p[6];
+	else if (out.n != 0)
+		alert = -1;
+	assert_true(alert == -2 || tls_hs_why(h, not_tls)[0] != 0);
+	tls_hs_free(&h);
+	buf_free(&out);
+	return alert;
+}
+
+static void what_is_not_tls_is_told_apart(void **state)
+{
+	static const struct {
+		const char *p;
+		size_t n;
+		int alert;
+		bool not_tls;
+	} cases[] = {
+		{"GET / HTTP/1.1\r\n\r\n", 18, 0, true},
+		{"G", 1, 0, true},
+		{"\0\0\0\0", 4, 0, true},
+		{"\x80\x2e\x01\x03\x01", 5, 70, true}, /* SSLv2 hello */
+		{"\x80\x2e\x02", 3, 0, true},
+		{"\xff\xff\xff", 3, 0, true},
+		{"\x15\3\3\0\2\2\50", 7, 10, true},        /* an alert */
+		{"\x17\3\3\0\1x", 6, 10, true},            /* data */
+		{"\x16\2\0\0\1\1", 6, 0, true},            /* not 3.x */
+		{"\x16\3\1\0\0", 5, 10, false},            /* empty */
+		{"\x16\3\1\x40\1", 5, 22, false},          /* too long */
+		{"\x16\3\1\0\5\2\0\0\1\0", 10, 10, true},  /* no ClientHello */
+		{"\x16\3\1\0\4\1\0\x50\0", 9, 50, false},  /* 20 KB to come */
+		{"\x16\3\1\0\5\1\0\0\1\0", 10, 50, false}, /* cut short */
+		{"\x16\3\1\0\4\1\0\0\0", 9, 50, false},
+	};
+	/* TLS 1.0 and 1.1, and a TLS 1.3 draft only */
+	static const uint8_t old_hello[] = {
+		22, 3, 1, 0, 4 + 41, 1, 0, 0, 41, 3, 2, [43] = 0, 0, 2, 0xc0, 0x13, 1, 0};
+	struct tls_ctx *s = server_with(EC, NULL);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		for (size_t cut = 0; cut < 3; cut++) {
+			bool not_tls = false;
+			int alert = answer_to(s, cases[i].p, cases[i].n, cut, &not_tls);
+			if (alert != cases[i].alert || not_tls != cases[i].not_tls)
+				fail_msg("case %zu cut %zu: alert %d, not_tls %d", i, cut, alert,
+					not_tls);
+		}
+	}
+	bool not_tls = false;
+	assert_int_equal(answer_to(s, old_hello, sizeof(old_hello), 0, &not_tls), 70);
+	assert_true(not_tls);
+	tls_ctx_unref(&s);
+}
+
+static size_t heap_bytes(void)
+{
+	return mallinfo2().uordblks;
+}
+
+/* To the machine: silence and nonsense cost next to nothing. */
+static void nothing_is_made_before_a_whole_hello(void **state)
+{
+	struct tls_ctx *s = server_with(EC, NULL), *c = client_with(NULL, false, false);
+	struct tls_hs *many[200];
+	struct buf out = {0};
+	size_t consumed;
+
+	(void)state;
+	struct link *l = link_new(s, c, NULL, NULL);
+	turn(&l->client, &l->server, 0);
+	size_t before = heap_bytes();
+	for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+		many[i] = tls_hs_server(s);
+		assert_int_equal(
+			tls_hs_feed(many[i], l->server.in.p, l->server.in.n - 1, &consumed, &out),
+			TLS_HS_WANT_MORE);
+	}
+	size_t each = (heap_bytes() - before) / ARRAY_LEN(many);
+	print_message("# %zu bytes per unfinished hello of %zu\n", each, l->server.in.n);
+	if (before) /* a sanitizer's allocator does not count */
+		assert_true(each < 2048);
+	assert_int_equal(out.n, 0);
+	for (size_t i = 0; i < ARRAY_LEN(many); i++)
+		tls_hs_free(&many[i]);
+	link_free(l);
+	tls_ctx_unref(&s);
+	tls_ctx_unref(&c);
+}
+
+static void memory_comes_back(void **state)
+{
+	enum { ROUNDS = 5, FLIGHT = 50 };
+	struct tls_ctx *s = server_with(EC, NULL), *c = client_with(NULL, false, false);
+	struct link *l[FLIGHT];
+	size_t before = 0, during = 0, after;
+
+	(void)state;
+	for (int round = 0; round < ROUNDS; round++) {
+		/* the first rounds fill caches that stay */
+		if (round == 2)
+			before = heap_bytes();
+		for (int i = 0; i < FLIGHT; i++)
+			l[i] = link_new(s, c, NULL, NULL);
+		for (int i = 0; i < FLIGHT; i++)
+			turn(&l[i]->client, &l[i]->server, 0);
+		size_t without = heap_bytes();
+		for (int i = 0; i < FLIGHT; i++)
+			turn(&l[i]->server, &l[i]->client, 0);
+		during = (heap_bytes() - without) / FLIGHT;
+		for (int i = 0; i < FLIGHT; i++) {
+			shake(l[i], 0);
+			assert_shaken(l[i]);
+			link_free(l[i]);
+		}
+	}
+	after = heap_bytes();
+	print_message("# %zu bytes per server handshake in flight\n", during);
+	if (before) {
+		assert_true(during < 80000);
+		assert_true(after < before + 65536); /* freed chunks in caches count */
+	}
+	tls_ctx_unref(&s);
+	tls_ctx_unref(&c);
+}
+
+/* RFC 8446 5.1: a message may be cut into records anywhere. */
+static void a_hello_in_pieces_is_put_together(void **state)
+{
+	static const size_t cuts[] = {1, 2, 3, 5, 50, 100, 1000};
+	struct tls_ctx *s = server_with(EC, NULL);
+
+	(void)state;
+	for (int tls12 = 0; tls12 < 2; tls12++) {
+		struct tls_ctx *c = client_with(NULL, tls12, false);
+		for (size_t k = 0; k < ARRAY_LEN(cuts); k++) {
+			struct link *l = link_new(s, c, "mail.example.org", NULL);
+			struct buf pieces = {0};
+			turn(&l->client, &l->server, 0);
+			size_t body = l->server.in.n - 5;
+			unsigned records = 0;
+			for (size_t at = 0; at < body; at += cuts[k], records++) {
+				size_t n = body - at < cuts[k] ? body - at : cuts[k];
+				const uint8_t header[5] = {22, 3, 1, (uint8_t)(n >> 8), (uint8_t)n};
+				buf_add(&pieces, header, 5);
+				buf_add(&pieces, l->server.in.p + 5 + at, n);
+			}
+			buf_free(&l->server.in);
+			l->server.in = pieces;
+			shake(l, k % 2 ? 3 : 0);
+			if (records > 64) {
+				assert_int_equal(l->server.status, TLS_HS_FAILED);
+			} else {
+				assert_shaken(l);
+				detach(l);
+				talk(l);
+			}
+			link_free(l);
+		}
+		tls_ctx_unref(&c);
+	}
+	tls_ctx_unref(&s);
+}
+
+/* A phone need not wait for anything before it sends its request. */
+static void early_bytes_stay_with_the_caller(void **state)
+{
+	struct tls_ctx *s = server_with(EC, NULL);
+
+	(void)state;
+	for (int tls12 = 0; tls12 < 2; tls12++) {
+		struct tls_ctx *c = client_with(NULL, tls12, false);
+		struct link *l = link_new(s, c, NULL, NULL);
+		const char *because;
+		for (int i = 0; i < 4 && l->client.status != TLS_HS_DONE; i++) {
+			turn(&l->client, &l->server, 0);
+			if (l->client.status != TLS_HS_DONE)
+				turn(&l->server, &l->client, 0);
+		}
+		assert_true(tls_hs_detach(l->client.hs, &l->client.rec, &because));
+		/* TLS 1.3: the Finished and the request arrive together */
+		uint8_t *p = buf_room(&l->server.in, 200);
+		size_t sealed = tlsrec_seal(&l->client.rec, (const uint8_t *)"early", 5, p);
+		l->server.in.n += sealed;
+		if (l->server.status != TLS_HS_DONE)
+			turn(&l->server, &l->client, 0);
+		assert_int_equal(l->server.status, TLS_HS_DONE);
+		assert_int_equal(l->server.in.n, sealed);
+		assert_true(tls_hs_detach(l->server.hs, &l->server.rec, &because));
+		struct tlsrec_in in;
+		tlsrec_open(&l->server.rec, l->server.in.p, l->server.in.n, &in);
+		assert_int_equal(in.result, TLSREC_DATA);
+		assert_int_equal(in.data_bytes, 5);
+		l->server.in.n = 0;
+		talk(l);
+		link_free(l);
+		tls_ctx_unref(&c);
+	}
+	tls_ctx_unref(&s);
+}
+
+/* Every byte of the client's messages, changed: refused or, at worst, ignored; never believed. */
+static void changed_handshakes_are_refused(void **state)
+{
+	struct tls_ctx *s = server_with(EC, NULL);
+	unsigned done = 0, tried = 0;
+
+	(void)state;
+	for (int tls12 = 0; tls12 < 2; tls12++) {
+		struct tls_ctx *c = client_with(NULL, tls12, false);
+		size_t hello_bytes = 1, at;
+		for (at = 0; at < hello_bytes; at += 3) {
+			struct link *l = link_new(s, c, "localhost", NULL);
+			turn(&l->client, &l->server, 0);
+			hello_bytes = l->server.in.n;
+			l->server.in.p[at] ^= 0x41;
+			shake(l, 0);
+			tried++;
+			if (l->server.status == TLS_HS_DONE)
+				done++;
+			link_free(l);
+		}
+		/* the second flight */
+		size_t flight_bytes = 1;
+		for (at = 0; at < flight_bytes; at++) {
+			struct link *l = link_new(s, c, "localhost", NULL);
+			turn(&l->client, &l->server, 0);
+			turn(&l->server, &l->client, 0);
+			turn(&l->client, &l->server, 0);
+			flight_bytes = l->server.in.n;
+			l->server.in.p[at] ^= 0x41;
+			shake(l, 0);
+			tried++;
+			if (l->server.status == TLS_HS_DONE)
+				done++;
+			link_free(l);
+		}
+		tls_ctx_unref(&c);
+	}
+	/* The record version is to be ignored (RFC 8446 5.1), change_cipher_spec carries nothing.
+	 */
+	print_message("# %u of %u changed handshakes done\n", done, tried);
+	assert_true(tried > 200);
+	assert_true(done <= 8);
+	tls_ctx_unref(&s);
+}
+
+static void a_handshake_has_an_end(void **state)
+{
+	static const uint8_t ccs[6] = {20, 3, 3, 0, 1, 1};
+	struct tls_ctx *s = server_with(EC, NULL), *c = client_with(NULL, false, false);
+	struct link *l = link_new(s, c, NULL, NULL);
+	size_t consumed, fed = 0;
+	enum tls_hs_status status = TLS_HS_WANT_MORE;
+
+	(void)state;
+	turn(&l->client, &l->server, 0);
+	turn(&l->server, &l->client, 0);
+	while (status == TLS_HS_WANT_MORE && fed < 100000) {
+		status = tls_hs_feed(l->server.hs, ccs, sizeof(ccs), &consumed, &l->client.in);
+		fed += sizeof(ccs);
+	}
+	assert_int_equal(status, TLS_HS_FAILED);
+	assert_true(fed <= 66000);
+	/* and stays at it */
+	status = tls_hs_feed(l->server.hs, ccs, sizeof(ccs), &consumed, &l->client.in);
+	assert_int_equal(status, TLS_HS_FAILED);
+	assert_int_equal(consumed, sizeof(ccs));
+	assert_false(tls_hs_finished(l->server.hs));
+	link_free(l);
+	tls_ctx_unref(&s);
+	tls_ctx_unref(&c);
+}
+
+/* The secrets taken along are the right ones: both sides can renew their keys. */
+static void key_updates_work_after_the_detach(void **state)
+{
+	struct tls_ctx *s = server_with(EC | RSA, NULL);
+
+	(void)state;
+	for (size_t i = 0; i < 3; i++) {
+		struct tls_ctx *c = client_with(suites[i].wolf, false, true);
+		struct link *l = link_new(s, c, NULL, NULL);
+		uint8_t update[TLSREC_REPLY_MAX];
+		struct tlsrec_in in, back;
+		shake(l, 0);
+		assert_shaken(l);
+		detach(l);
+		for (int k = 0; k < 6; k++) {
+			struct end *from = k % 2 ? &l->server : &l->client;
+			struct end *to = k % 2 ? &l->client : &l->server;
+			size_t n = tlsrec_key_update(&from->rec, true, update);
+			tlsrec_open(&to->rec, update, n, &in);
+			assert_int_equal(in.result, TLSREC_HANDLED);
+			tlsrec_open(&from->rec, in.reply, in.reply_bytes, &back);
+			assert_int_equal(back.result, TLSREC_HANDLED);
+			talk(l);
+		}
+		link_free(l);
+		tls_ctx_unref(&c);
+	}
+	tls_ctx_unref(&s);
+}
+
+/* Reload: the old context lives as long as its last handshake. */
+static void contexts_outlive_their_owner(void **state)
+{
+	struct tls_ctx *s = server_with(EC, NULL), *c = client_with(NULL, false, false);
+	struct link *l = link_new(s, c, NULL, NULL);
+
+	(void)state;
+	turn(&l->client, &l->server, 0);
+	tls_ctx_unref(&s);
+	tls_ctx_unref(&c);
+	assert_null(s);
+	shake(l, 0);
+	assert_shaken(l);
+	detach(l);
+	talk(l);
+	link_free(l);
+}
+
+struct worker {
+	struct tls_ctx *s, *c;
+	unsigned done;
+};
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	struct tls_session *session = NULL;
+
+	for (int i = 0; i < 20; i++) {
+		struct link *l = link_new(w->s, w->c, "localhost", session);
+		for (int k = 0; k < 6; k++) {
+			turn(&l->client, &l->server, 0);
+			turn(&l->server, &l->client, 0);
+		}
+		tls_session_free(&session);
+		if (l->server.status == TLS_HS_DONE && l->client.status == TLS_HS_DONE) {
+			session = tls_hs_session(l->client.hs);
+			w->done += tls_hs_resumed(l->server.hs) == (i > 0);
+		}
+		link_free(l);
+	}
+	tls_session_free(&session);
+	return NULL;
+}
+
+static void contexts_are_shared_by_threads(void **state)
+{
+	struct tls_ctx *s = server_with(EC, NULL), *c = client_with(NULL, false, true);
+	struct worker w[4];
+	pthread_t t[4];
+
+	(void)state;
+	for (int i = 0; i < 4; i++) {
+		w[i] = (struct worker){.s = s, .c = c};
+		assert_int_equal(pthread_create(&t[i], NULL, work, &w[i]), 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		pthread_join(t[i], NULL);
+		assert_int_equal(w[i].done, 20);
+	}
+	tls_ctx_unref(&s);
+	tls_ctx_unref(&c);
+}
+
+static void the_library_is_named(void **state)
+{
+	(void)state;
+	print_message("# %s\n", tls_library());
+	assert_memory_equal(tls_library(), "wolfSSL ", 8);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_library_is_named),
 		cmocka_unit_test(every_suite_detaches_in_both_roles),
+		cmocka_unit_test(sessions_resume),
+		cmocka_unit_test(tickets_live_for_two_periods),
+		cmocka_unit_test(tickets_travel_with_the_seed),
+		cmocka_unit_test(a_client_can_wait_for_its_ticket),
+		cmocka_unit_test(the_certificate_follows_the_name),
+		cmocka_unit_test(the_chain_is_sent),
+		cmocka_unit_test(bad_files_are_named),
+		cmocka_unit_test(self_signed_pairs_are_made_once),
+		cmocka_unit_test(what_is_not_tls_is_told_apart),
+		cmocka_unit_test(nothing_is_made_before_a_whole_hello),
+		cmocka_unit_test(memory_comes_back),
+		cmocka_unit_test(a_hello_in_pieces_is_put_together),
+		cmocka_unit_test(early_bytes_stay_with_the_caller),
+		cmocka_unit_test(changed_handshakes_are_refused),
+		cmocka_unit_test(a_handshake_has_an_end),
+		cmocka_unit_test(key_updates_work_after_the_detach),
+		cmocka_unit_test(contexts_outlive_their_owner),
+		cmocka_unit_test(contexts_are_shared_by_threads),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
