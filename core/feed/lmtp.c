@@ -634,7 +634,7 @@ static void command(struct lmtp_session *s, struct bytes line, struct buf *out)
 		refuse(s, out, "500 5.5.2 NUL in command");
 		return;
 	}
-	if (rest.n)
+	while (rest.n && rest.p[0] == ' ')
 		rest.p++, rest.n--;
 	if (bytes_eq_nocase(verb, "LHLO")) {
 		command_lhlo(s, rest, out);

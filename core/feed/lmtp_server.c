@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* LMTP listeners: one thread accepts, one thread per session, at most lmtp.sessions_max of them. A
+ * delivering server opens few connections and waits for commits, so threads are enough here. */
+#include "core/feed/lmtp.h"
+
+#include "core/base/check.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/config.h"
+#include "core/eas/message.h"
+#include "store/db.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum {
+	LISTENERS_MAX = 16,
+	BACKLOG = 128,
+	READ_BYTES = 65536,
+	LINE_BYTES_MAX = 2048, /* RFC 5321 4.5.3.1.4 asks for 512; options and SMTPUTF8 add to it */
+	ERRORS_MAX = 20,
+	DRAIN_MS = 10000, /* a transaction under way at stop may take this long */
+	REPLY_BYTES_FLUSH = 32768,
+};
+
+struct listener {
+	int fd;
+	uint16_t port;  /* TCP */
+	char path[108]; /* unix */
+	dev_t dev;
+	ino_t ino; /* of the socket file that we made: only that one is removed */
+};
+
+struct lmtp_server {
+	struct db *db;
+	struct writer *writer;
+	struct lmtp_limits lim;
+	int idle_ms;
+	uint32_t sessions_max;
+	char host_name[256];
+	struct listener listeners[LISTENERS_MAX];
+	size_t listener_count;
+	int stop_fd; /* eventfd; readable from the stop on, for everyone */
+	pthread_t accepter;
+	bool accepting;
+	pthread_mutex_t mutex;
+	pthread_cond_t gone;
+	uint32_t sessions;               /* mutex */
+	_Atomic uint64_t drain_until_ms; /* set before stop_fd */
+};
+
+struct session {
+	struct lmtp_server *server;
+	int fd;
+	char peer[80];
+};
+
+/* -- what sessions ask for -- */
+
+static enum lmtp_verdict verdict_of(int err)
+{
+	switch (err) {
+	case DB_OK:
+		return LMTP_OK;
+	case DB_NOT_FOUND:
+		return LMTP_UNKNOWN_USER;
+	case DB_MAP_FULL:
+	case DB_DISK_FULL:
+		return LMTP_STORE_FULL;
+	default:
+		return LMTP_STORE_DOWN;
+	}
+}
+
+static enum lmtp_verdict hook_recipient(void *arg, struct bytes address, uint32_t *mailbox_out)
+{
+	struct session *se = arg;
+	bool disabled = false;
+	int err = deliver_find(se->server->db, address, mailbox_out, &disabled);
+
+	if (err && err != DB_NOT_FOUND)
+		log_msg(LOG_ERROR, "lmtp: looking for a mailbox: %s", db_strerror(err));
+	if (err == DB_OK && disabled)
+		return LMTP_DISABLED;
+	return verdict_of(err);
+}
+
+static void hook_deliver(void *arg, struct bytes message, const uint32_t *mailboxes, size_t n,
+	enum lmtp_verdict *verdicts_out)
+{
+	struct session *se = arg;
+	int *errors = calloc(n, sizeof(*errors)), err;
+
+	if (!errors)
+		return; /* the session took store-down for granted */
+	err = deliver_message(
+		se->server->db, se->server->writer, message, mailboxes, n, clock_wall_ms(), errors);
+	if (err)
+		log_msg(LOG_ERROR, "lmtp: storing: %s", db_strerror(err));
+	for (size_t i = 0; i < n; i++)
+		verdicts_out[i] = verdict_of(errors[i]);
+	free(errors);
+}
+
+/* -- one session -- */
+
+enum wait { WAIT_READY, WAIT_STOP, WAIT_TIMEOUT };
+
+/* Until fd is ready or timeout_ms passed. The stop ends it only when `stoppable`; a session in a
+ * transaction waits on until the drain deadline. */
+static enum wait wait_for(struct session *se, short events, bool stoppable)
+{
+	struct lmtp_server *sv = se->server;
+	uint64_t until = clock_mono_ms() + (uint64_t)sv->idle_ms;
+	bool stopping = false;
+
+	for (;;) {
+		struct pollfd p[2] = {{.fd = se->fd, .events = events},
+			{.fd = stopping ? -1 : sv->stop_fd, .events = POLLIN}};
+		uint64_t now = clock_mono_ms();
+		int n;
+
+		if (now >= until)
+			return stopping ? WAIT_STOP : WAIT_TIMEOUT;
+		n = poll(p, 2, (int)(until - now));
+		if (n < 0 && errno != EINTR)
+			return WAIT_TIMEOUT;
+		if (n <= 0)
+			continue;
+		/* Bytes that came before the stop may open a transaction: stop first. */
+		if (p[1].revents) {
+			if (stoppable)
+				return WAIT_STOP;
+			stopping = true;
+			if (sv->drain_until_ms < until)
+				until = sv->drain_until_ms;
+			continue;
+		}
+		if (p[0].revents)
+			return WAIT_READY;
+	}
+}
+
+static bool send_all(struct session *se, struct buf *out)
+{
+	size_t i = 0;
+
+	while (i < out->n) {
+		ssize_t n = send(se->fd, out->p + i, out->n - i, MSG_NOSIGNAL);
+
+		if (n > 0) {
+			i += (size_t)n;
+			continue;
+		}
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN)
+			return false;
+		if (wait_for(se, POLLOUT, false) != WAIT_READY)
+			return false;
+	}
+	out->n = 0;
+	return true;
+}
+
+static void session_run(struct session *se)
+{
+	struct lmtp_server *sv = se->server;
+	struct lmtp_hooks hooks = {
+		.arg = se, .peer = se->peer, .recipient = hook_recipient, .deliver = hook_deliver};
+	struct buf out = {0};
+	struct lmtp_session *s = lmtp_session_new(sv->host_name, &sv->lim, &hooks, &out);
+	uint8_t *in = malloc(READ_BYTES);
+	bool more = s && in && send_all(se, &out);
+
+	while (more) {
+		ssize_t n;
+
+		switch (wait_for(se, POLLIN, !lmtp_session_busy(s))) {
+		case WAIT_STOP:
+			lmtp_session_goodbye(s, "Shutting down", &out);
+			more = false;
+			break;
+		case WAIT_TIMEOUT:
+			lmtp_session_goodbye(s, "Timeout", &out);
+			more = false;
+			break;
+		case WAIT_READY:
+			n = recv(se->fd, in, READ_BYTES, 0);
+			if (n < 0 && (errno == EINTR || errno == EAGAIN))
+				continue;
+			/* Gone without QUIT: what was not ended is not delivered. */
+			if (n <= 0)
+				goto out;
+			/* Replies of a long pipeline go out before they become a burden. */
+			for (ssize_t i = 0; more && i < n;) {
+				size_t k = n - i < 4096 ? (size_t)(n - i) : 4096;
+
+				more = lmtp_session_feed(s, in + i, k, &out);
+				i += (ssize_t)k;
+				if (out.n > REPLY_BYTES_FLUSH && !send_all(se, &out))
+					goto out;
+			}
+			break;
+		}
+		if (out.failed || !send_all(se, &out))
+			break;
+	}
+out:
+	lmtp_session_free(&s);
+	buf_free(&out);
+	free(in);
+}
+
+static void *session_thread(void *arg)
+{
+	struct session *se = arg;
+	struct lmtp_server *sv = se->server;
+
+	session_run(se);
+	/* Unread input would make the kernel reset the connection and our last reply with it. */
+	shutdown(se->fd, SHUT_WR);
+	for (char junk[4096]; recv(se->fd, junk, sizeof(junk), MSG_DONTWAIT) > 0;)
+		;
+	close(se->fd);
+	free(se);
+	pthread_mutex_lock(&sv->mutex);
+	sv->sessions--;
+	pthread_cond_broadcast(&sv->gone);
+	pthread_mutex_unlock(&sv->mutex);
+	return NULL;
+}
+
+/* -- accepting -- */
+
+static void peer_name(int fd, char *out, size_t cap)
+{
+	struct sockaddr_storage a;
+	socklen_t n = sizeof(a);
+	struct ucred cred;
+	socklen_t cred_n = sizeof(cred);
+
+	snprintf(out, cap, "unknown");
+	if (getpeername(fd, (struct sockaddr *)&a, &n) != 0)
+		return;
+	if (a.ss_family == AF_UNIX) {
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_n) == 0)
+			snprintf(out, cap, "unix:uid=%u", cred.uid);
+	} else {
+		getnameinfo((struct sockaddr *)&a, n, out, (socklen_t)cap, NULL, 0, NI_NUMERICHOST);
+	}
+}
+
+static void refuse(struct lmtp_server *sv, int fd)
+{
+	char text[320];
+	int n = snprintf(text, sizeof(text), "421 4.3.2 %s Too many sessions, try again later\r\n",
+		sv->host_name);
+
+	/* Fits the socket buffer; a client that does not read loses nothing. */
+	(void)!send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT);
+	close(fd);
+}
+
+static void accept_one(struct lmtp_server *sv, int listen_fd)
+{
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct session *se = NULL;
+	pthread_attr_t attr;
+	pthread_t thread;
+	bool room;
+
+	if (fd < 0) {
+		/* Out of descriptors: the connection stays in the queue; do not spin on it. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			usleep(100000);
+		return;
+	}
+	pthread_mutex_lock(&sv->mutex);
+	room = sv->sessions < sv->sessions_max;
+	if (room)
+		sv->sessions++;
+	pthread_mutex_unlock(&sv->mutex);
+	if (!room) {
+		refuse(sv, fd);
+		return;
+	}
+	se = calloc(1, sizeof(*se));
+	if (se) {
+		se->server = sv;
+		se->fd = fd;
+		peer_name(fd, se->peer, sizeof(se->peer));
+		pthread_attr_init(&attr);
+		pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+		if (pthread_create(&thread, &attr, session_thread, se) == 0)
+			fd = -1;
+		pthread_attr_destroy(&attr);
+	}
+	if (fd < 0)
+		return;
+	free(se);
+	refuse(sv, fd);
+	pthread_mutex_lock(&sv->mutex);
+	sv->sessions--;
+	pthread_mutex_unlock(&sv->mutex);
+}
+
+static void *accept_thread(void *arg)
+{
+	struct lmtp_server *sv = arg;
+	struct pollfd p[LISTENERS_MAX + 1];
+
+	p[0] = (struct pollfd){.fd = sv->stop_fd, .events = POLLIN};
+	for (size_t i = 0; i < sv->listener_count; i++)
+		p[i + 1] = (struct pollfd){.fd = sv->listeners[i].fd, .events = POLLIN};
+	for (;;) {
+		if (poll(p, sv->listener_count + 1, -1) < 0 && errno != EINTR)
+			usleep(100000);
+		if (p[0].revents)
+			return NULL;
+		for (size_t i = 0; i < sv->listener_count; i++)
+			if (p[i + 1].revents)
+				accept_one(sv, sv->listeners[i].fd);
+	}
+}
+
+/* -- listeners -- */
+
+static bool listen_unix(struct listener *l, const char *path, char *why, size_t why_bytes)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct stat st;
+	int fd = -1, probe;
+
+	if (path[0] != '/' || strlen(path) >= sizeof(a.sun_path)) {
+		snprintf(why, why_bytes,
+			"unix:%s: an absolute path of less than %zu bytes is needed", path,
+			sizeof(a.sun_path));
+		return false;
+	}
+	strcpy(a.sun_path, path);
+	if (lstat(path, &st) == 0) {
+		if (!S_ISSOCK(st.st_mode)) {
+			snprintf(why, why_bytes, "unix:%s: exists and is no socket", path);
+			return false;
+		}
+		/* A live server answers; the file of a dead one does not. */
+		probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (probe >= 0) {
+			int r = connect(probe, (struct sockaddr *)&a, sizeof(a)), e = errno;
+
+			close(probe);
+			if (r == 0 || e == EAGAIN) {
+				snprintf(why, why_bytes, "unix:%s: another server listens there",
+					path);
+				return false;
+			}
+		}
+		unlink(path);
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	/* The file takes its mode from the socket (unix(7)), so there is no moment when it is open
+	 * to everybody; chmod adds what the umask took. */
+	if (fd < 0 || fchmod(fd, 0660) != 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0 ||
+		chmod(path, 0660) != 0 || listen(fd, BACKLOG) != 0 || stat(path, &st) != 0) {
+		snprintf(why, why_bytes, "unix:%s: %s", path, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	l->fd = fd;
+	l->dev = st.st_dev;
+	l->ino = st.st_ino;
+	strcpy(l->path, path);
+	return true;
+}
+
+/* "host:port", "[v6]:port", ":port". */
+static bool split_host(
+	const char *address, char *host, size_t host_cap, char *port, size_t port_cap)
+{
+	const char *colon = strrchr(address, ':'), *from = address;
+	size_t n;
+
+	if (!colon || !colon[1])
+		return false;
+	n = (size_t)(colon - address);
+	if (n >= 2 && from[0] == '[' && from[n - 1] == ']') {
+		from++;
+		n -= 2;
+	} else if (memchr(from, ':', n)) {
+		return false; /* IPv6 without brackets: where does it end? */
+	}
+	return bytes_to_strz(bytes_of(from, n), host, host_cap) &&
+	       bytes_to_strz(bytes_str(colon + 1), port, port_cap);
+}
+
+static bool listen_tcp(struct lmtp_server *sv, const char *address, char *why, size_t why_bytes)
+{
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *list, *ai;
+	char host[256], port[16];
+	int r, on = 1;
+
+	if (!split_host(address, host, sizeof(host), port, sizeof(port))) {
+		snprintf(why, why_bytes, "%s: host:port, [v6]:port or unix:/path is needed",
+			address);
+		return false;
+	}
+	r = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);
+	if (r) {
+		snprintf(why, why_bytes, "%s: %s", address, gai_strerror(r));
+		return false;
+	}
+	for (ai = list; ai; ai = ai->ai_next) {
+		struct sockaddr_storage a;
+		socklen_t n = sizeof(a);
+		char text[16] = "0";
+		int fd;
+
+		if (sv->listener_count == LISTENERS_MAX) {
+			snprintf(why, why_bytes, "%s: more than %d listeners", address,
+				LISTENERS_MAX);
+			break;
+		}
+		fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (fd >= 0)
+			setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		if (fd >= 0 && ai->ai_family == AF_INET6)
+			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+		if (fd < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 ||
+			listen(fd, BACKLOG) != 0) {
+			snprintf(why, why_bytes, "%s: %s", address, strerror(errno));
+			if (fd >= 0)
+				close(fd);
+			break;
+		}
+		if (getsockname(fd, (struct sockaddr *)&a, &n) == 0)
+			getnameinfo((struct sockaddr *)&a, n, NULL, 0, text, sizeof(text),
+				NI_NUMERICSERV);
+		sv->listeners[sv->listener_count++] =
+			(struct listener){.fd = fd, .port = (uint16_t)atoi(text)};
+	}
+	freeaddrinfo(list);
+	return ai == NULL;
+}
+
+static bool listen_all(struct lmtp_server *sv, const struct config *c, char *why, size_t why_bytes)
+{
+	for (size_t i = 0; i < c->listen_lmtp.n; i++) {
+		const char *address = c->listen_lmtp.v[i];
+
+		if (strncmp(address, "unix:", 5) != 0) {
+			if (!listen_tcp(sv, address, why, why_bytes))
+				return false;
+			continue;
+		}
+		if (sv->listener_count == LISTENERS_MAX) {
+			snprintf(why, why_bytes, "%s: more than %d listeners", address,
+				LISTENERS_MAX);
+			return false;
+		}
+		if (!listen_unix(&sv->listeners[sv->listener_count], address + 5, why, why_bytes))
+			return false;
+		sv->listener_count++;
+	}
+	return true;
+}
+
+static void close_listeners(struct lmtp_server *sv)
+{
+	for (size_t i = 0; i < sv->listener_count; i++) {
+		struct listener *l = &sv->listeners[i];
+		struct stat st;
+
+		/* A successor may have put its own file there already. */
+		if (l->path[0] && stat(l->path, &st) == 0 && st.st_dev == l->dev &&
+			st.st_ino == l->ino)
+			unlink(l->path);
+		close(l->fd);
+	}
+	sv->listener_count = 0;
+}
+
+struct lmtp_server *lmtp_server_start(
+	const struct config *c, struct db *db, struct writer *w, char *why, size_t why_bytes)
+{
+	struct lmtp_server *sv = calloc(1, sizeof(*sv));
+	sigset_t all, before;
+	int r;
+
+	if (!sv) {
+		snprintf(why, why_bytes, "out of memory");
+		return NULL;
+	}
+	message_init();
+	sv->db = db;
+	sv->writer = w;
+	sv->lim = (struct lmtp_limits){
+		.message_bytes_max = (uint64_t)c->lmtp_message_bytes_max,
+		.recipients_max = (uint32_t)c->lmtp_recipients_max,
+		.line_bytes_max = LINE_BYTES_MAX,
+		.errors_max = ERRORS_MAX,
+	};
+	sv->idle_ms = (int)c->lmtp_idle_timeout_s * 1000;
+	sv->sessions_max = (uint32_t)c->lmtp_sessions_max;
+	pthread_mutex_init(&sv->mutex, NULL);
+	pthread_cond_init(&sv->gone, NULL);
+	if (gethostname(sv->host_name, sizeof(sv->host_name) - 1) != 0 || !sv->host_name[0])
+		strcpy(sv->host_name, "localhost");
+	sv->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (sv->stop_fd < 0) {
+		snprintf(why, why_bytes, "eventfd: %s", strerror(errno));
+		goto fail;
+	}
+	if (!listen_all(sv, c, why, why_bytes))
+		goto fail;
+	/* Signals are for the main thread. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(&sv->accepter, NULL, accept_thread, sv);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (r) {
+		snprintf(why, why_bytes, "thread: %s", strerror(r));
+		goto fail;
+	}
+	sv->accepting = true;
+	return sv;
+fail:
+	lmtp_server_stop(&sv);
+	return NULL;
+}
+
+uint16_t lmtp_server_port(const struct lmtp_server *sv, size_t nth)
+{
+	for (size_t i = 0; i < sv->listener_count; i++)
+		if (sv->listeners[i].port && nth-- == 0)
+			return sv->listeners[i].port;
+	return 0;
+}
+
+void lmtp_server_stop(struct lmtp_server **svp)
+{
+	struct lmtp_server *sv = *svp;
+	uint64_t one = 1;
+
+	if (!sv)
+		return;
+	sv->drain_until_ms = clock_mono_ms() + DRAIN_MS;
+	if (sv->stop_fd >= 0)
+		(void)!write(sv->stop_fd, &one, sizeof(one));
+	if (sv->accepting)
+		pthread_join(sv->accepter, NULL);
+	close_listeners(sv);
+	/* Bounded: waits of sessions end with the drain, commits by themselves. */
+	pthread_mutex_lock(&sv->mutex);
+	while (sv->sessions > 0)
+		pthread_cond_wait(&sv->gone, &sv->mutex);
+	pthread_mutex_unlock(&sv->mutex);
+	if (sv->stop_fd >= 0)
+		close(sv->stop_fd);
+	pthread_mutex_destroy(&sv->mutex);
+	pthread_cond_destroy(&sv->gone);
+	free(sv);
+	*svp = NULL;
+}
