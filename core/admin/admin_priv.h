@@ -26,6 +26,11 @@ enum serve_next admin_http_input(void *arg, struct bytes in, size_t *used_out, s
 void control_answer(const struct admin_source *src, struct bytes line, struct buf *out);
 enum serve_next control_input(void *arg, struct bytes in, size_t *used_out, struct buf *out);
 
+/* jansson takes UTF-8 only, and phones send what they like: other bytes are shown as \xNN. */
+struct json_t *admin_text_json(const char *text);
+/* ISO 8601, UTC; null for 0. */
+struct json_t *admin_time_json(uint64_t wall_ms);
+
 /* Brings STORE_* gauges up to date; from any thread. */
 struct db_stats;
 bool admin_store_stats(const struct admin_source *src, struct db_stats *out);

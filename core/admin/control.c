@@ -24,8 +24,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* jansson takes UTF-8 only, and phones send what they like: other bytes are shown as \xNN. */
-static json_t *text_json(const char *text)
+json_t *admin_text_json(const char *text)
 {
 	struct buf b = {0};
 	json_t *j;
@@ -43,7 +42,7 @@ static json_t *text_json(const char *text)
 	return j;
 }
 
-static json_t *time_json(uint64_t wall_ms)
+json_t *admin_time_json(uint64_t wall_ms)
 {
 	time_t t = (time_t)(wall_ms / 1000);
 	struct tm tm;
@@ -80,8 +79,8 @@ static void put_line(struct buf *out, json_t *j)
 
 static void put_error(struct buf *out, const char *code, const char *error)
 {
-	put_line(out,
-		json_pack("{s:b, s:s, s:o}", "ok", 0, "code", code, "error", text_json(error)));
+	put_line(out, json_pack("{s:b, s:s, s:o}", "ok", 0, "code", code, "error",
+			      admin_text_json(error)));
 }
 
 /* --- parked requests ----------------------------------------------------------------------------
@@ -145,7 +144,7 @@ static json_t *folders_json(struct db_txn *txn, const struct admin_parked *p)
 
 		snprintf(id, sizeof(id), "%" PRIu32, p->folders[i]);
 		if (txn && folder_get(txn, p->mailbox, p->folders[i], &f) == 0)
-			json_array_append_new(list, text_json(f.name));
+			json_array_append_new(list, admin_text_json(f.name));
 		else
 			json_array_append_new(list, json_string(id));
 	}
@@ -166,20 +165,20 @@ static json_t *parked_json(const struct admin_source *src, const struct admin_pa
 	if (reading && device_get(&txn, p->mailbox, p->device, &device) != 0)
 		device = (struct device){0};
 	address_format_ip(p->ip, address);
-	json_object_set_new(j, "user", text_json(account.address));
-	json_object_set_new(j, "device", text_json(device.device_id));
-	json_object_set_new(j, "device_type", text_json(device.device_type));
-	json_object_set_new(j, "model", text_json(device.model));
-	json_object_set_new(j, "agent", text_json(device.user_agent));
+	json_object_set_new(j, "user", admin_text_json(account.address));
+	json_object_set_new(j, "device", admin_text_json(device.device_id));
+	json_object_set_new(j, "device_type", admin_text_json(device.device_type));
+	json_object_set_new(j, "model", admin_text_json(device.model));
+	json_object_set_new(j, "agent", admin_text_json(device.user_agent));
 	json_object_set_new(j, "command", json_string(p->sync ? "Sync" : "Ping"));
-	json_object_set_new(j, "since", time_json(p->since_ms));
-	json_object_set_new(j, "due", time_json(p->due_ms));
+	json_object_set_new(j, "since", admin_time_json(p->since_ms));
+	json_object_set_new(j, "due", admin_time_json(p->due_ms));
 	json_object_set_new(j, "since_ms", json_integer((json_int_t)p->since_ms));
 	json_object_set_new(j, "due_ms", json_integer((json_int_t)p->due_ms));
 	json_object_set_new(j, "heartbeat_s", json_integer(p->heartbeat_s));
 	json_object_set_new(j, "folders", folders_json(reading ? &txn : NULL, p));
 	json_object_set_new(j, "folder_count", json_integer(p->folder_count));
-	json_object_set_new(j, "address", text_json(address));
+	json_object_set_new(j, "address", admin_text_json(address));
 	json_object_set_new(j, "port", json_integer(p->port));
 	json_object_set_new(j, "shard", json_integer(p->shard));
 	json_object_set_new(j, "slot", json_integer(p->slot));
@@ -317,15 +316,16 @@ static json_t *stats_json(const struct admin_source *src)
 	bool ready = !s->ready || s->ready(s->arg, &why);
 	uint64_t now = clock_wall_ms();
 
-	json_object_set_new(j, "version", text_json(roost_version));
-	json_object_set_new(j, "commit", text_json(roost_commit));
-	json_object_set_new(j, "started", time_json(src->started_ms));
+	json_object_set_new(j, "version", admin_text_json(roost_version));
+	json_object_set_new(j, "commit", admin_text_json(roost_commit));
+	json_object_set_new(j, "started", admin_time_json(src->started_ms));
 	json_object_set_new(j, "uptime_s",
 		json_integer(
 			(json_int_t)(now > src->started_ms ? (now - src->started_ms) / 1000 : 0)));
 	json_object_set_new(j, "ready", json_boolean(ready));
 	if (!ready)
-		json_object_set_new(j, "not_ready_why", text_json(why ? why : "no reason given"));
+		json_object_set_new(
+			j, "not_ready_why", admin_text_json(why ? why : "no reason given"));
 	if (s->shards)
 		json_object_set_new(j, "shards", json_integer(s->shards(s->arg)));
 	if (s->certificate_expiry_s)
@@ -373,17 +373,17 @@ static void answer_why(json_t *request, struct buf *out)
 	buf_add_byte(&prose, 0);
 	j = json_object();
 	json_object_set_new(j, "request_id", id_json(e.request_id));
-	json_object_set_new(j, "time", time_json(e.wall_ms));
+	json_object_set_new(j, "time", admin_time_json(e.wall_ms));
 	json_object_set_new(j, "http_status", json_integer(e.http_status));
 	json_object_set_new(j, "eas_status", json_integer(e.eas_status));
-	json_object_set_new(j, "reason", text_json(e.reason));
-	json_object_set_new(j, "detail", text_json(e.detail));
-	json_object_set_new(j, "user", text_json(e.user));
-	json_object_set_new(j, "device", text_json(e.device_id));
-	json_object_set_new(j, "command", text_json(e.command));
-	json_object_set_new(j, "address", text_json(e.peer));
-	json_object_set_new(j, "agent", text_json(e.user_agent));
-	json_object_set_new(j, "text", text_json(prose.failed ? "" : (const char *)prose.p));
+	json_object_set_new(j, "reason", admin_text_json(e.reason));
+	json_object_set_new(j, "detail", admin_text_json(e.detail));
+	json_object_set_new(j, "user", admin_text_json(e.user));
+	json_object_set_new(j, "device", admin_text_json(e.device_id));
+	json_object_set_new(j, "command", admin_text_json(e.command));
+	json_object_set_new(j, "address", admin_text_json(e.peer));
+	json_object_set_new(j, "agent", admin_text_json(e.user_agent));
+	json_object_set_new(j, "text", admin_text_json(prose.failed ? "" : (const char *)prose.p));
 	buf_free(&prose);
 	put_line(out, json_pack("{s:b, s:o}", "ok", 1, "why", j));
 }
@@ -397,9 +397,10 @@ static void answer_health(const struct admin_source *src, struct buf *out)
 	json_t *j = json_pack("{s:b, s:b, s:b}", "ok", 1, "live", live, "ready", ready);
 
 	if (j && !live)
-		json_object_set_new(j, "not_live_why", text_json(live_why ? live_why : ""));
+		json_object_set_new(j, "not_live_why", admin_text_json(live_why ? live_why : ""));
 	if (j && !ready)
-		json_object_set_new(j, "not_ready_why", text_json(ready_why ? ready_why : ""));
+		json_object_set_new(
+			j, "not_ready_why", admin_text_json(ready_why ? ready_why : ""));
 	put_line(out, j);
 }
 
