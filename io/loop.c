@@ -44,6 +44,7 @@ enum {
 	BUFFER_BYTES_DEFAULT = 2048,
 	SEND_BYTES_MAX = 1 << 30, /* one SQE; results are int */
 	RETRY_MS = 100,           /* pause after an accept error that would come again at once */
+	RENEW_STEP_MS = 250,      /* how often requests are renewed, where they must be */
 	RING_RETRY_MS = 5000,     /* pause after a ring could not be made */
 	HELD_BUCKETS = 64,
 	CONNECTS_MAX = 64, /* per submission */
@@ -169,6 +170,10 @@ struct loop {
 	uint64_t bell_count;
 	int cpu;
 	uint64_t now_ms;
+	uint64_t renewed_ms; /* last step of renewing */
+	uint32_t renew_next; /* slot */
+	bool closes_linger;  /* something was closed in this round or the one before */
+	bool closes_new;     /* in this round */
 
 	const _Atomic uint32_t *commit_word;
 	uint32_t commit_seen;
@@ -518,6 +523,7 @@ static void close_when_idle(struct loop *l, uint32_t slot)
 	sqe = ring_sqe(r, IORING_OP_CLOSE, tag(OP_CLOSE, s->gen, slot));
 	sqe->file_index = slot % l->ring_conns + 1;
 	s->flags |= SLOT_CLOSE_SENT;
+	l->closes_new = true;
 }
 
 void loop_close(struct loop *l, uint32_t slot, bool reset)
@@ -543,6 +549,48 @@ static void slot_release(struct loop *l, uint32_t slot)
 	s->gen++;
 	room_give(l, slot / l->ring_conns);
 	l->ev.released(l->arg, slot);
+}
+
+/* Before Linux 6.13 a closed descriptor's socket, 4 KB, is kept until every request of the ring
+ * that is older than the close has come back, and a parked connection's is up to an hour old. So
+ * there, while sockets may be kept, each waiting request is cancelled and sent again once in
+ * ring_renew_ms; on_read takes -ECANCELED of what is still wanted for exactly that. */
+static void renew_some(struct loop *l)
+{
+	uint64_t passed = l->now_ms - l->renewed_ms;
+	uint32_t slots = l->rings_open * l->ring_conns;
+
+	if (passed < RENEW_STEP_MS && passed < ring_renew_ms)
+		return;
+	l->renewed_ms = l->now_ms;
+	/* Not all at once after a time without. */
+	if (passed > 2 * RENEW_STEP_MS)
+		passed = 2 * RENEW_STEP_MS;
+	if (passed > ring_renew_ms)
+		passed = ring_renew_ms;
+	for (uint64_t n = slots * passed / ring_renew_ms + 1; n > 0; n--) {
+		if (l->renew_next >= slots) {
+			l->renew_next = 0;
+			l->closes_linger = l->closes_new;
+			l->closes_new = false;
+		}
+		if (!l->closes_linger && !l->closes_new)
+			return;
+		uint32_t slot = l->renew_next++;
+		struct slot *s = &l->slots[slot];
+
+		if (s->want == READ_NOTHING || s->flags & SLOT_CLOSING)
+			continue;
+		if (s->has == READ_RECV)
+			slot_cancel(l, slot, OP_RECV);
+		else if (s->has == READ_WATCH)
+			slot_cancel(l, slot, OP_WATCH);
+	}
+}
+
+static bool must_renew(const struct loop *l)
+{
+	return (l->closes_linger || l->closes_new) && !ring_has(RING_PROMPT_CLOSE);
 }
 
 /* ---- rings ---- */
@@ -1364,7 +1412,7 @@ static void submit_and_wait(struct loop *l, uint64_t until_ms)
 		enter_all(l);
 }
 
-static uint64_t earliest_retry(struct loop *l)
+static uint64_t own_deadline(struct loop *l)
 {
 	uint64_t at = NEVER;
 
@@ -1376,12 +1424,19 @@ static uint64_t earliest_retry(struct loop *l)
 	}
 	if (l->ring_retry_ms > l->now_ms && l->ring_retry_ms < at)
 		at = l->ring_retry_ms;
+	if (at != NEVER)
+		l->accepts_changed = true; /* look again then */
+	if (must_renew(l)) {
+		uint64_t step = ring_renew_ms < RENEW_STEP_MS ? ring_renew_ms : RENEW_STEP_MS;
+
+		at = l->renewed_ms + step < at ? l->renewed_ms + step : at;
+	}
 	return at;
 }
 
 static void turn(struct loop *l)
 {
-	uint64_t until = NEVER, retry;
+	uint64_t until = NEVER, own;
 	bool hungry = false;
 
 	METRIC_INC(LOOP_ITERATIONS);
@@ -1401,11 +1456,11 @@ static void turn(struct loop *l)
 	if (l->ev.tick)
 		until = l->ev.tick(l->arg, l->now_ms);
 	accepts_refill(l);
-	retry = earliest_retry(l);
-	if (retry != NEVER)
-		l->accepts_changed = true; /* look again then */
-	if (retry < until)
-		until = retry;
+	if (must_renew(l))
+		renew_some(l);
+	own = own_deadline(l);
+	if (own < until)
+		until = own;
 	/* Those retried may find nothing to read and give no completion, so do not wait for one. */
 	submit_and_wait(l, hungry ? 0 : until);
 }

@@ -7,13 +7,19 @@
  *
  * Thread: all calls on the loop's own thread, between loop_new and loop_free, except loop_post
  *         and loop_stop. Upcalls run on it too, one after the other, never inside a call.
- * Memory: rings, buffers and per-slot bytes are sized at loop_new; a running loop allocates
- *         nothing.
+ * Memory: 8 bytes per slot, and 4 or 16 more while it starves for a buffer or sends, mapped at
+ *         loop_new and touched when used; rings and their buffers: the first at loop_new, another
+ *         when all before it are full. Nothing else is allocated while running, but for bytes that
+ *         loop_unwatch crossed.
  * Errors: calls on a slot cannot fail in the caller's face: the result comes as an upcall.
  *         err is 0 or -errno.
  * Order:  per slot at most one receive-or-watch and one send are outstanding. After loop_close no
  *         upcall but released() names that slot.
- * Cost:   one SQE per call, submitted in batches; no system call of its own. */
+ * Cost:   one SQE per call, submitted in batches; no system call of its own, except where said.
+ * Counts: RING_*, LOOP_ITERATIONS and CONNS_REFUSED_FULL; open and accepted connections are for
+ *         the caller to count.
+ * Kernel: Linux 6.1 or newer; what 6.1 lacks is tried, not required. Before 6.13 the loop sends
+ *         waiting requests anew every two minutes, so that closed sockets do not pile up. */
 #ifndef ROOST_IO_LOOP_H
 #define ROOST_IO_LOOP_H
 
@@ -38,9 +44,10 @@ struct loop_msg {
 
 struct loop_events {
 	/* A connection was accepted from listener number `listener` (order of loop_listen). The
-	 * handler must call loop_recv, loop_watch or loop_close now or later. */
+	 * handler must call loop_recv, loop_watch or loop_close now or later. May still come after
+	 * loop_listen_stop, for a connection that was on its way. */
 	void (*accepted)(void *arg, uint32_t slot, unsigned listener, const struct loop_addr *peer);
-	/* Result of loop_connect. */
+	/* Result of loop_connect. With err != 0 the slot is still the caller's: loop_close it. */
 	void (*connected)(void *arg, uint32_t slot, int err);
 	/* Result of loop_recv: n > 0 bytes at p, valid during the call; n == 0 the peer has
 	 * finished (FIN); n < 0 is -errno. */
@@ -59,51 +66,61 @@ struct loop_events {
 };
 
 struct loop_options {
-	uint32_t conns_max;     /* over all rings */
+	uint32_t conns_max;      /* over all rings */
 	uint32_t ring_conns_max; /* 0: as RLIMIT_NOFILE allows (and at most 1 << 20) */
-	uint32_t buffers;       /* receive buffers per ring, power of two; 0: 256 */
-	uint32_t buffer_bytes;  /* 0: 2048 */
-	int cpu;                /* pin the thread in loop_run; -1: no */
+	uint32_t buffers;        /* receive buffers per ring, power of two; 0: 256 */
+	uint32_t buffer_bytes;   /* 0: 2048 */
+	int cpu;                 /* pin the thread in loop_run; -1: no */
 	/* Futex word in memory shared with other processes, or NULL. */
 	const _Atomic uint32_t *commit_word;
 };
 
 /* NULL with a one-line reason and remedy in why: io_uring refused with EPERM, ENOSYS, ENOMEM,
  * a descriptor limit too small, and so on. The rings are made on the calling thread, which must be
- * the one that calls loop_run. */
+ * the one that calls loop_run. Raises the soft RLIMIT_NOFILE to the hard one. */
 struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev, void *arg,
 	char *why, size_t why_bytes);
+/* Not from an upcall, and only when nobody can post any more. Open connections are closed by the
+ * kernel soon after, without released(); messages not delivered are forgotten. */
 void loop_free(struct loop **l);
 
-/* A listening socket (ordinary descriptor, owned by the caller) to accept from. */
+/* A listening socket (ordinary descriptor, owned by the caller) to accept from; made blocking,
+ * since a ring waits only on such. What connections inherit (TCP_NODELAY, keepalive) is the
+ * caller's to set on it. When all slots are used, newcomers are reset and counted. At most 16. */
 void loop_listen(struct loop *l, int fd);
-/* Stops accepting on all listeners (drain). */
+/* Stops accepting on all listeners (drain); submits, so the descriptors may be closed then.
+ * Connections in the backlog are reset by that closing. */
 void loop_listen_stop(struct loop *l);
-/* Runs until loop_stop. */
+/* Runs until loop_stop; may be called again. The first time begins with one committed(). */
 void loop_run(struct loop *l);
 
 uint32_t loop_slots_max(const struct loop *l);
 uint64_t loop_now_ms(const struct loop *l); /* monotonic, of this turn */
 uint64_t loop_now_ns(const struct loop *l); /* monotonic, read now */
 
-/* Client side: opens a socket in a free slot and connects; UINT32_MAX when the table is full.
- * `from` may be NULL; connected() follows. */
+/* Client side: opens a socket (TCP_NODELAY) in a free slot and connects; connected() follows.
+ * `from` may be NULL; with port 0 its port is chosen when connecting. UINT32_MAX when the table is
+ * full, or no ordinary descriptor is left: it needs one during the call. Where a loop also
+ * listens, up to 64 slots per listener may be promised to accepts. Costs 4-5 system calls. */
 uint32_t loop_connect(
 	struct loop *l, const struct sockaddr_storage *to, const struct sockaddr_storage *from);
 /* One receive into a provided buffer. */
 void loop_recv(struct loop *l, uint32_t slot);
 /* Park: one POLL_ADD, readable() when it fires. */
 void loop_watch(struct loop *l, uint32_t slot);
-/* Takes an outstanding loop_recv or loop_watch back; no upcall follows for it, and bytes that
- * came meanwhile stay for the next loop_recv. */
+/* Takes an outstanding loop_recv or loop_watch back; no upcall follows for it. Bytes (or an
+ * error) that the kernel had already taken for it are kept and come with the next loop_recv, before
+ * later ones; loop_watch fires for them. Nothing outstanding: does nothing. */
 void loop_unwatch(struct loop *l, uint32_t slot);
-/* Sends all n bytes; p stays the loop's until sent(). */
+/* Sends all n bytes; p stays the loop's until sent(), or released() after loop_close. */
 void loop_send(struct loop *l, uint32_t slot, const void *p, uint32_t n);
 /* Cancels what is outstanding and closes; released() follows, sent() does not (its buffer is
- * free again at released()). With `reset` the peer gets RST. */
+ * free again at released()). What the kernel has taken still goes out, then FIN; with `reset` it is
+ * dropped and the peer gets RST. Also for slots that are still connecting. */
 void loop_close(struct loop *l, uint32_t slot, bool reset);
 
-/* From any thread: a message for this loop; wakes it. Messages of one sender keep their order. */
+/* From any thread: a message for this loop; wakes it. Messages of one sender keep their order.
+ * From another loop's thread the wake-up goes out at the end of that loop's turn. */
 void loop_post(struct loop *l, struct loop_msg *m);
 /* From any thread and signal handlers: leave loop_run after the current turn. */
 void loop_stop(struct loop *l);

@@ -25,6 +25,7 @@ enum {
 };
 
 unsigned ring_features_hidden;
+uint32_t ring_renew_ms = 120000;
 
 static uint32_t pow2_at_least(uint32_t n)
 {
@@ -164,6 +165,9 @@ int ring_open(struct ring *r, const struct ring_options *o)
 		io_uring_buf_ring_add(r->buf_ring, (void *)(uintptr_t)ring_buffer(r, (uint16_t)i),
 			o->buffer_bytes, (unsigned short)i, (int)o->buffers - 1, (int)i);
 	io_uring_buf_ring_advance(r->buf_ring, (int)o->buffers);
+	/* Only SHUTDOWN on older kernels runs in kernel threads; a burst of closes needs no more.
+	 */
+	io_uring_register_iowq_max_workers(&r->uring, (unsigned[]){2, 4});
 	/* Saves a descriptor look-up per enter. A task has 16 places: rings beyond do without. */
 	io_uring_register_ring_fd(&r->uring);
 	return 0;

@@ -37,6 +37,8 @@ enum ring_feature {
 };
 /* For tests: features to act without, as on an older kernel. Set before the first loop_new. */
 extern unsigned ring_features_hidden;
+/* Without RING_PROMPT_CLOSE: no request is left in the kernel longer than this; see loop.c. */
+extern uint32_t ring_renew_ms;
 bool ring_has(enum ring_feature f);
 
 int ring_open(struct ring *r, const struct ring_options *o);

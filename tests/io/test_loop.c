@@ -786,7 +786,7 @@ struct player {
 	struct player *other;
 	struct loop_options options;
 	pthread_barrier_t *ready;
-	unsigned rounds;
+	unsigned rounds, crowd;
 };
 
 static _Thread_local struct player *player_self;
@@ -807,6 +807,12 @@ static void *play(void *arg)
 	player_self = p;
 	p->f = fixture_new(&p->options);
 	p->f->on_message = bounce;
+	/* Connections to itself, to make it open all its rings. */
+	if (p->crowd)
+		loop_listen(p->f->loop, p->f->listen_fd);
+	for (unsigned i = 0; i < p->crowd; i++)
+		do_connect(p->f, &p->f->addr, NULL);
+	reached(p->f, &p->f->accepted, p->crowd);
 	pthread_barrier_wait(p->ready);
 	bool ok = reached(p->f, &p->f->messages, p->rounds);
 	/* Freed only when nobody can post to it any more. */
@@ -815,7 +821,7 @@ static void *play(void *arg)
 	return ok ? p : NULL;
 }
 
-static void loops_wake_each_other(void **state)
+static void play_to_and_fro(const struct loop_options *first, unsigned crowd_a, unsigned crowd_b)
 {
 	enum { ROUNDS = 4000 };
 	struct loop_msg ball = {.kind = 2 * ROUNDS - 1};
@@ -824,10 +830,17 @@ static void loops_wake_each_other(void **state)
 	pthread_t ta, tb;
 	void *ra, *rb;
 
-	(void)state;
 	pthread_barrier_init(&ready, NULL, 3);
-	a = (struct player){.other = &b, .options = plain, .ready = &ready, .rounds = ROUNDS};
-	b = (struct player){.other = &a, .options = plain, .ready = &ready, .rounds = ROUNDS};
+	a = (struct player){.other = &b,
+		.options = *first,
+		.ready = &ready,
+		.rounds = ROUNDS,
+		.crowd = crowd_a};
+	b = (struct player){.other = &a,
+		.options = *first,
+		.ready = &ready,
+		.rounds = ROUNDS,
+		.crowd = crowd_b};
 	pthread_create(&ta, NULL, play, &a);
 	pthread_create(&tb, NULL, play, &b);
 	pthread_barrier_wait(&ready);
@@ -838,6 +851,21 @@ static void loops_wake_each_other(void **state)
 	assert_non_null(ra);
 	assert_non_null(rb);
 	pthread_barrier_destroy(&ready);
+}
+
+static void loops_wake_each_other(void **state)
+{
+	(void)state;
+	play_to_and_fro(&plain, 0, 0);
+}
+
+static void loops_of_many_rings_wake_each_other(void **state)
+{
+	const struct loop_options many = {.conns_max = 256, .ring_conns_max = 8, .cpu = -1};
+
+	(void)state;
+	play_to_and_fro(&many, 60, 60);
+	play_to_and_fro(&many, 60, 0);
 }
 
 /* Another process moves the word: every move is followed by an upcall that can see it. */
@@ -976,7 +1004,7 @@ static void many_rings_serve_as_one(void **state)
 	fixture_free(f);
 }
 
-static void loops_of_many_rings_wake_each_other(void **state)
+static void posts_wake_a_loop_of_many_rings(void **state)
 {
 	struct fixture *f = fixture_listening(
 		&(struct loop_options){.conns_max = 48, .ring_conns_max = 8, .cpu = -1});
@@ -1219,6 +1247,7 @@ static int as_on_linux_6_1(void **state)
 {
 	(void)state;
 	ring_features_hidden = RING_FUTEX | RING_PROMPT_CLOSE;
+	ring_renew_ms = 5; /* so that it happens all the time */
 	return 0;
 }
 
@@ -1242,6 +1271,7 @@ int main(void)
 		cmocka_unit_test(listeners_share_what_is_left),
 		cmocka_unit_test(many_rings_serve_as_one),
 		cmocka_unit_test(loops_of_many_rings_wake_each_other),
+		cmocka_unit_test(posts_wake_a_loop_of_many_rings),
 		cmocka_unit_test(few_buffers_serve_many),
 		cmocka_unit_test(connecting_may_fail),
 		cmocka_unit_test(a_connect_can_be_given_up),
