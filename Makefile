@@ -5,7 +5,7 @@
 # programs' mains; every tests/*/test_X.c is a cmocka program, other tests/*/X.c are helpers of the
 # scripts in tests/e2e, tests/fuzz/fuzz_X.c fuzz targets, bench/bench_X.c measurements.
 #
-# make SAN=address,undefined and make CC=clang build beside the plain build, in their own folder.
+# make V=1 shows the commands; make SAN=address,undefined and make CC=clang build beside the plain build, in their own folder.
 
 CC      := gcc
 OPT     := -O2
@@ -17,6 +17,7 @@ B       := build/$(VARIANT)
 BIN     := $(if $(filter gcc,$(VARIANT)),bin,$(B)/bin)
 GEN     := build/gen
 WOLF    := build/wolfssl
+Q       := $(if $(V),,@)
 VERSION := 0.1.0
 COMMIT  := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
@@ -106,6 +107,7 @@ $(GEN)/.done: core/eas/gen-codepages.sh core/eas/codepages.tsv
 
 $(B)/%.o: %.c $(GEN)/.done
 	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC   $<")
 	$(Q)$(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 # The commit is compiled into one small file, so that a commit rebuilds nothing else.
@@ -120,15 +122,19 @@ link = $(CC) $(LDFLAGS_ALL) -o $@ $(1) $(LIBS)
 
 $(BIN)/roostd: $(B)/core/main.o $(B)/libroost.a
 	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LINK $@")
 	$(Q)$(call link,$^)
 $(BIN)/roostctl: $(B)/core/admin/roostctl.o $(B)/libroost.a
 	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LINK $@")
 	$(Q)$(call link,$^)
 $(BIN)/roost-phone: $(B)/bench/roost-phone.o $(B)/libbench.a $(B)/libroost.a
 	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LINK $@")
 	$(Q)$(call link,$^)
 $(BIN)/roost-bench: $(B)/bench/roost-bench.o $(B)/libbench.a $(B)/libroost.a
 	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LINK $@")
 	$(Q)$(call link,$^)
 
 $(TESTS) $(HELPERS): $(B)/%: $(B)/%.o $(B)/libbench.a $(B)/libroost.a

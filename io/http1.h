@@ -20,6 +20,7 @@
 #define ROOST_IO_HTTP1_H
 
 #include "core/base/bytes.h"
+#include "core/base/encoding.h"
 
 enum http1_method { HTTP1_OTHER, HTTP1_GET, HTTP1_HEAD, HTTP1_POST, HTTP1_PUT, HTTP1_OPTIONS };
 
@@ -110,11 +111,5 @@ size_t http1_head(char *dst, size_t cap, int status, const struct http1_head *h)
  * another control inside, or is longer than cap; dst is then wiped. */
 bool http1_basic(
 	struct bytes authorization, char *dst, size_t cap, char **user_out, char **pass_out);
-/* RFC 4648 base64, padding optional (all of it or none), bits behind the last byte zero, url-safe
- * letters not accepted. Bytes written, or -1 when invalid or too long. dst may equal in.p. */
-int base64_decode(struct bytes in, uint8_t *dst, size_t cap);
-/* Percent-decoding in place semantics: dst may equal in.p. Bytes written (no NUL behind), or -1 on
- * a bad escape, a NUL (encoded or not) or overflow. plus_is_blank: form decoding. */
-int percent_decode(struct bytes in, bool plus_is_blank, char *dst, size_t cap);
 
 #endif

@@ -2,7 +2,7 @@
 #include "core/eas/query.h"
 
 #include "core/base/check.h"
-#include "io/http1.h"
+#include "core/base/encoding.h"
 
 static const char *const command_names[] = {
 #define X(code, id, name) [code] = name,
