@@ -844,7 +844,10 @@ struct hello {
 	bool tls12, tls13;  /* offered */
 	bool ecdsa_suite12; /* an ECDHE_ECDSA suite among the TLS 1.2 ones */
 	bool signature_algorithms;
-	bool kind[4]; /* enum key_kind: signature understood */
+	bool kind[4];   /* enum key_kind: signature understood */
+	bool groups;    /* supported_groups was there */
+	bool curve[4];  /* enum key_kind: its curve is among them */
+	bool our_group; /* X25519 or P-256 is */
 	struct bytes server_name;
 };
 
@@ -895,6 +898,24 @@ static void hello_signature(struct hello *hello, uint16_t scheme)
 	}
 }
 
+static void hello_group(struct hello *hello, uint16_t group)
+{
+	switch (group) {
+	case 23:
+		hello->curve[KEY_P256] = hello->our_group = true;
+		break;
+	case 24:
+		hello->curve[KEY_P384] = true;
+		break;
+	case 25:
+		hello->curve[KEY_P521] = true;
+		break;
+	case 29: /* X25519 */
+		hello->our_group = true;
+		break;
+	}
+}
+
 /* Reads the body of a ClientHello (RFC 8446 4.1.2). False: malformed. */
 static bool hello_read(struct bytes b, struct hello *hello)
 {
@@ -926,6 +947,13 @@ static bool hello_read(struct bytes b, struct hello *hello)
 				if (item.p[0] == 0)
 					hello->server_name = field;
 			}
+			break;
+		case 10: /* supported_groups, RFC 8422 5.1.1 */
+			if (!take_vector(&ext, 2, &list))
+				return false;
+			hello->groups = true;
+			while (take(&list, 2, &item))
+				hello_group(hello, load_be16(item.p));
 			break;
 		case 13: /* signature_algorithms */
 			if (!take_vector(&ext, 2, &list))
@@ -977,7 +1005,10 @@ static bool pair_suits(const struct pair *p, const struct hello *hello)
 {
 	if (p->kind == KEY_RSA) /* RFC 5246 7.4.1.4.1: without the extension SHA-1 is meant */
 		return hello->kind[KEY_RSA] || !hello->signature_algorithms;
-	return hello->kind[p->kind] && (hello->tls13 || hello->ecdsa_suite12);
+	if (!hello->kind[p->kind])
+		return false;
+	/* Before TLS 1.3 the groups limit the curves of certificates too (RFC 8422 5.1.1). */
+	return hello->tls13 || (hello->ecdsa_suite12 && (!hello->groups || hello->curve[p->kind]));
 }
 
 static WOLFSSL_CTX *choose_pair(const struct tls_ctx *c, const struct hello *hello)
@@ -1327,6 +1358,11 @@ static enum tls_hs_status server_hello_record(struct tls_hs *h)
 		plain_alert(h, AL_PROTOCOL_VERSION);
 		return not_tls(h, "TLS 1.1 or older");
 	}
+	/* wolfSSL would ask for a group that was not offered. */
+	if (hello.groups && !hello.our_group) {
+		plain_alert(h, AL_HANDSHAKE_FAILURE);
+		return failed(h, "neither X25519 nor P-256 offered");
+	}
 	if (!hs_start(h, choose_pair(h->ctx, &hello))) {
 		plain_alert(h, AL_INTERNAL_ERROR);
 		return failed(h, "out of memory");
@@ -1341,6 +1377,11 @@ static enum tls_hs_status whole_record(struct tls_hs *h, const uint8_t *rec, siz
 	h->rec = rec;
 	h->rec_n = n;
 	h->rec_used = 0;
+	/* OpenSSL sends an alert about our certificate in the clear, because it has not sent
+	 * anything under its handshake key yet; wolfSSL takes offence. What it says is of use. */
+	if (h->ssl && !h->finished && rec[0] == TYPE_ALERT && n == TLSREC_HEADER_BYTES + 2 &&
+		(rec[5] == 2 /* fatal */ || rec[6] == 0 /* close_notify */))
+		return failed(h, alert_reason(rec[6]));
 	if (!h->ssl)
 		status = server_hello_record(h);
 	if (status == TLS_HS_WANT_MORE && h->ssl)
