@@ -12,6 +12,7 @@ enum {
 	REFERENCES_MAX = 50,
 	PREVIEW_CHARACTERS = 512,
 	HEADER_REPEAT_MAX = 20, /* To and Cc lines that are joined */
+	COLONS_MAX = 200,       /* in an address list */
 };
 
 static struct bytes keep(struct arena *a, struct buf *b)
@@ -88,7 +89,7 @@ static bool add_list(InternetAddressList *list, enum address_form form, const ch
 			InternetAddressList *members =
 				internet_address_group_get_members(INTERNET_ADDRESS_GROUP(ia));
 
-			/* GMime reads no groups inside groups. */
+			/* As deep as limit_groups allows. */
 			if (members && !add_list(members, form, separator, max, out))
 				return false;
 			continue;
@@ -110,6 +111,18 @@ static bool add_list(InternetAddressList *list, enum address_form form, const ch
 	return true;
 }
 
+/* GMime recurses for a group inside a group, "a:b:c:...", as deep as the sender likes. Real lists
+ * have a group or two; a colon in a quoted name is harmless, but becomes a blank beyond the limit
+ * too. */
+static void limit_groups(struct buf *list)
+{
+	unsigned colons = 0;
+
+	for (size_t i = 0; i < list->n; i++)
+		if (list->p[i] == ':' && ++colons > COLONS_MAX)
+			list->p[i] = ' ';
+}
+
 static void addresses(const struct mime_part *p, const char *header, enum address_form form,
 	const char *separator, struct buf *out)
 {
@@ -122,6 +135,7 @@ static void addresses(const struct mime_part *p, const char *header, enum addres
 		if (!mime_header(p, header, nth, &raw))
 			break;
 	}
+	limit_groups(&raw);
 	text_to_utf8(buf_bytes(&raw), NULL, &utf8);
 	buf_add_byte(&utf8, 0);
 	list = utf8.failed ? NULL
