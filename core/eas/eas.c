@@ -15,8 +15,15 @@ enum body_rule {
  * X(command, root element, body, lowest version, highest version, Status for a foreign root or 0
  * for the common one, function) */
 #define COMMANDS(X)                                                                                \
+	X(SYNC, AIRSYNC_Sync, BODY_OPTIONAL, 25, 161, 4, cmd_sync)                                 \
+	X(GET_ATTACHMENT, 0, BODY_NONE, 25, 121, 0, cmd_get_attachment)                            \
 	X(FOLDER_SYNC, FOLDERHIERARCHY_FolderSync, BODY_REQUIRED, 25, 161, 10, cmd_folder_sync)    \
+	X(MOVE_ITEMS, MOVE_MoveItems, BODY_REQUIRED, 25, 161, 0, cmd_move_items)                   \
+	X(GET_ITEM_ESTIMATE, GETITEMESTIMATE_GetItemEstimate, BODY_REQUIRED, 25, 161, 0,           \
+		cmd_get_item_estimate)                                                             \
 	X(SETTINGS, SETTINGS_Settings, BODY_REQUIRED, 120, 161, 2, cmd_settings)                   \
+	X(ITEM_OPERATIONS, ITEMOPERATIONS_ItemOperations, BODY_REQUIRED, 120, 161, 2,              \
+		cmd_item_operations)                                                               \
 	X(PROVISION, PROVISION_Provision, BODY_REQUIRED, 120, 161, 2, cmd_provision)
 
 static const struct command {

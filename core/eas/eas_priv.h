@@ -41,6 +41,24 @@ void call_begin(struct eas_call *c, struct wbxml_writer *w);
 /* False, with the refusal in place of the document: memory ran out. */
 bool call_end(struct eas_call *c, struct wbxml_writer *w);
 
+/* An element that may turn out impossible half-way: back to the mark, and nothing of it stays. */
+struct put_mark {
+	struct wbxml_writer w;
+	size_t n;
+	uint8_t last; /* the tag of a still empty parent: content sets a bit in it */
+};
+static inline struct put_mark put_mark_set(const struct wbxml_writer *w)
+{
+	return (struct put_mark){*w, w->out->n, w->out->n ? w->out->p[w->out->n - 1] : 0};
+}
+static inline void put_mark_back(struct wbxml_writer *w, const struct put_mark *m)
+{
+	*w = m->w;
+	w->out->n = m->n;
+	if (m->n)
+		w->out->p[m->n - 1] = m->last;
+}
+
 /* ---- Ids --------------------------------------------------------------------------------- */
 
 /* Sync keys are decimal numbers; 0 in *key_out for "0". False: not one of ours. */

@@ -27,14 +27,16 @@ static bool listed(const uint64_t *v, size_t n, uint64_t item)
 	return false;
 }
 
-/* A removal that the phone did itself is no news to it, except where the message lives on in
- * another folder: after MoveItems it expects a Delete here and an Add there (MS-ASCMD 2.2.1.12).
- * What went to the trash it deleted. */
-static bool own_removal(struct db_txn *txn, const struct sync_walk *w, const struct change *ch)
+/* Is a removal nothing to the phone?
+ * - It cannot know the item. (created_seq of a tombstone is the item's earliest time here.)
+ * - It did that itself; except where the message lives on in another folder: after MoveItems it
+ *   expects a Delete here and an Add there (MS-ASCMD 2.2.1.12). What went to the trash it deleted.
+ */
+static bool removal_silent(struct db_txn *txn, const struct sync_walk *w, const struct change *ch)
 {
 	uint32_t folder;
 
-	if (listed(w->gone, w->gone_count, ch->item))
+	if (ch->created_seq > w->from.seq || listed(w->gone, w->gone_count, ch->item))
 		return true;
 	return ch->origin == w->device &&
 	       (item_folder(txn, w->mailbox, ch->item, &folder) != DB_OK ||
@@ -85,7 +87,7 @@ static int removals_read(
 	while ((err = change_next(txn, w->mailbox, w->folder, after, &ch)) == DB_OK) {
 		after = ch.seq;
 		if (ch.kind != JOURNAL_DELETE || ch.time_s >= w->start_s ||
-			below(ch.time_s, ch.item, &w->from) || own_removal(txn, w, &ch))
+			below(ch.time_s, ch.item, &w->from) || removal_silent(txn, w, &ch))
 			continue;
 		struct removal r = {ch.time_s, ch.item};
 		size_t i = n;
@@ -143,7 +145,9 @@ static int age_out(struct db_txn *txn, struct sync_walk *w)
 			err = item_get(txn, w->mailbox, w->folder, r.item, &item);
 			if (err < 0)
 				return err;
-			told = item.created_seq <= w->from.seq;
+			/* In the middle of the changes it may have been here before: better once
+			 * too often than never. */
+			told = item.created_seq <= w->from.seq || w->base < w->from.seq;
 		}
 		if (told && w->count == w->window) {
 			w->to.floor_time_s = r.time_s;
@@ -168,8 +172,17 @@ static int change_op(struct db_txn *txn, const struct sync_walk *w, const struct
 {
 	if (below(ch->time_s, ch->item, &w->to))
 		return -1; /* filled in later, or outside the filter */
-	if (ch->kind == JOURNAL_DELETE)
-		return own_removal(txn, w, ch) ? -1 : SYNC_DELETE;
+	if (ch->kind == JOURNAL_DELETE) {
+		uint32_t folder;
+
+		/* It is back here: its live row follows and is told as an Add. Phones that carry
+		 * out all Adds before all Deletes would lose it. */
+		if (removal_silent(txn, w, ch) ||
+			(item_folder(txn, w->mailbox, ch->item, &folder) == DB_OK &&
+				folder == w->folder))
+			return -1;
+		return SYNC_DELETE;
+	}
 	/* What is new in the folder is told even if the phone caused it: a message it moved here,
 	 * or deleted into the trash. */
 	if (ch->created_seq > w->base)
@@ -288,11 +301,14 @@ int eas_folder_has_news(
 	uint64_t after = c.now.seq;
 	while ((err = change_next(txn, mailbox, folder, after, &ch)) == DB_OK) {
 		after = ch.seq;
-		if (ch.origin == device || (ch.kind != JOURNAL_DELETE && ch.time_s < start_s))
+		bool fresh = ch.created_seq > c.now.seq;
+
+		if (ch.origin == device)
+			continue;
+		if (ch.kind == JOURNAL_DELETE ? fresh : ch.time_s < start_s)
 			continue;
 		/* Below floor only what is new counts; the rest comes when the phone fills in. */
-		if (!below(ch.time_s, ch.item, &c.now) ||
-			(ch.kind != JOURNAL_DELETE && ch.created_seq > c.now.seq))
+		if (!below(ch.time_s, ch.item, &c.now) || (ch.kind != JOURNAL_DELETE && fresh))
 			return 1;
 	}
 	return err == DB_NOT_FOUND ? 0 : err;
