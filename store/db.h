@@ -21,6 +21,8 @@
 #ifndef ROOST_STORE_DB_H
 #define ROOST_STORE_DB_H
 
+#include <stdatomic.h>
+
 #include "core/base/bytes.h"
 
 struct db;

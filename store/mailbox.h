@@ -107,7 +107,10 @@ int item_move(struct db_txn *txn, uint32_t mailbox, uint32_t from, uint32_t to, 
 /* Next change of a folder with changed_seq > after, oldest first; DB_NOT_FOUND at the end.
  * An item has one row in each folder where it ever was. Only one that left and came back has two,
  * in the order in which a device must hear of them: DELETE, then the live row. created_seq of
- * a DELETE is when the item first came to the folder, so one with created_seq > after is no news. */
+ * a DELETE is when the item first came to the folder, so one with created_seq > after is no news.
+ * Who stops in the middle of the changes must keep where he began (base): an item may have been
+ * created before the stop and have its only row behind it. What has created_seq > base is to be told
+ * as new, what has content_seq > base is to be told whole, until the end has been reached. */
 struct change {
 	uint64_t seq, created_seq, item;
 	int64_t time_s;
