@@ -15,7 +15,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -25,6 +27,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -1242,6 +1246,48 @@ static void too_many_connections_are_explained(void **state)
 	assert_non_null(strstr(why, "RLIMIT_NOFILE"));
 }
 
+/* In a child that may not use io_uring: the kernel answers `err` to io_uring_setup. */
+static void explain_in_child(int err, const char *needle)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)err),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = {.len = ARRAY_LEN(code), .filter = code};
+	pid_t child = fork();
+	char why[200] = "";
+	int status;
+
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct rlimit few = {.rlim_cur = 64, .rlim_max = 64};
+		struct loop_options o = {.conns_max = err ? 100 : 100000, .cpu = -1};
+		bool forbidden =
+			err ? prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+					prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == 0
+			    : setrlimit(RLIMIT_NOFILE, &few) == 0;
+		struct loop *l = forbidden ? loop_new(&o, &events, NULL, why, sizeof(why)) : NULL;
+
+		_exit(!forbidden ? 3 : l ? 2 : !strstr(why, needle) || strchr(why, '\n'));
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
+/* To the operator: one line that says what is wrong and what helps. */
+static void refusals_are_explained(void **state)
+{
+	(void)state;
+	explain_in_child(EPERM, "seccomp");
+	explain_in_child(ENOSYS, "Podman");
+	explain_in_child(ENOMEM, "LimitMEMLOCK");
+	explain_in_child(EINVAL, "6.1");
+	explain_in_child(EMFILE, "LimitNOFILE");
+	explain_in_child(0, "LimitNOFILE");
+}
+
 /* Features are asked for at every use, so hiding them takes effect for the loops made after. */
 static int as_on_linux_6_1(void **state)
 {
@@ -1281,6 +1327,7 @@ int main(void)
 		cmocka_unit_test(the_tick_is_on_time),
 		cmocka_unit_test(stopping_works_from_anywhere),
 		cmocka_unit_test(too_many_connections_are_explained),
+		cmocka_unit_test(refusals_are_explained),
 	};
 	struct CMUnitTest tests[2 * ARRAY_LEN(once)];
 	static char names[ARRAY_LEN(once)][80];
