@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Provision, FolderSync, Sync of mail, hanging Sync, fetches, moves and settings, by curl and libwbxml."""
+"""Provision, FolderSync, Sync of mail, hanging Sync, fetches, moves and settings, by curl and libwbxml
+(which calls the Status of a Flag FlagStatus)."""
 import base64, os, struct, sys, time
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from eas import *
@@ -59,12 +60,12 @@ q = Phone(s, device="phone2")
 q.provision()
 q.ready()
 a = p.sync("1", inner=f"<Commands><Change><ServerId>{first}</ServerId><ApplicationData><Email:Read>1</Email:Read>"
-           "<Email:Flag><Email:Status>2</Email:Status><Email:FlagType>Flag for follow up</Email:FlagType></Email:Flag>"
+           "<Email:Flag><Email:FlagStatus>2</Email:FlagStatus><Email:FlagType>Flag for follow up</Email:FlagType></Email:Flag>"
            "</ApplicationData></Change></Commands>")
 ok(a.body == b"" or a.xml.one("Collections/Collection/Responses") is None, "a change of read and flag succeeds in silence", a)
 c = q.sync("1").xml.one("Collections/Collection")
 ch = c.one("Commands/Change/ApplicationData")
-ok(ch is not None and ch["Read"] == "1" and ch["Flag/Status"] == "2" and ch.one("Subject") is None,
+ok(ch is not None and ch["Read"] == "1" and ch["Flag/FlagStatus"] == "2" and ch.one("Subject") is None,
    "the other device gets a Change with just those", c)
 a = p.sync("1", inner=f"<Commands><Delete><ServerId>{first}</ServerId></Delete></Commands>")
 c = q.sync("1").xml.one("Collections/Collection")
