@@ -18,7 +18,7 @@
 
 enum {
 	TREE_BYTES_MAX = 96 * 1024 * 1024,
-	TREE_CPU_MS_MAX = 1500,
+	TREE_CPU_MS_MAX = 700,
 	QUOTE_DEPTH_MAX = 10,
 	LIST_DEPTH_MAX = 10,
 	HREF_BYTES_MAX = 2000,
@@ -261,11 +261,24 @@ static unsigned blank_lines_around(GumboTag tag)
 	}
 }
 
+static void put_alternative(struct lines *l, const char *alt)
+{
+	struct buf line = {0};
+
+	if (!alt || strlen(alt) > HREF_BYTES_MAX)
+		return;
+	text_one_line(bytes_str(alt), &line);
+	if (line.n) {
+		put(l, "[", 1);
+		put_text(l, buf_bytes(&line));
+		put(l, "]", 1);
+	}
+	buf_free(&line);
+}
+
 /* False: its children are not shown. */
 static bool enter(struct lines *l, const GumboElement *e)
 {
-	const char *v;
-
 	switch (e->tag) {
 	case GUMBO_TAG_HEAD:
 	case GUMBO_TAG_STYLE:
@@ -293,12 +306,7 @@ static bool enter(struct lines *l, const GumboElement *e)
 		break_at_least(l, 1);
 		break;
 	case GUMBO_TAG_IMG:
-		v = attribute(e, "alt");
-		if (v && *v && strlen(v) < HREF_BYTES_MAX) {
-			put(l, "[", 1);
-			put_text(l, bytes_str(v));
-			put(l, "]", 1);
-		}
+		put_alternative(l, attribute(e, "alt"));
 		break;
 	case GUMBO_TAG_TD:
 	case GUMBO_TAG_TH:

@@ -54,7 +54,9 @@ static void entities_and_characters(void **state)
 {
 	(void)state;
 	becomes("&lt;x&gt; &amp; &uuml;&#8364;&#x1F600;", "<x> & ü€😀\r\n");
-	becomes("so\xc2\xad" "ft\xe2\x80\x8b", "soft\r\n");
+	becomes("so\xc2\xad"
+		"ft\xe2\x80\x8b",
+		"soft\r\n");
 	becomes("bad \xff byte", "bad \xef\xbf\xbd byte\r\n");
 }
 

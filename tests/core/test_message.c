@@ -78,8 +78,8 @@ static void check_all(struct fixture *f)
 		clean(at.content_location);
 		assert_true(message_attachment_data(f->m, i, &data));
 		/* An estimate, but a good one. */
-		assert_true(at.estimated_bytes <= data.n * 3 + 64 &&
-			data.n <= at.estimated_bytes + 64);
+		assert_true(
+			at.estimated_bytes <= data.n * 3 + 64 && data.n <= at.estimated_bytes + 64);
 		buf_free(&data);
 	}
 	message_summary_encode(s, &stored);
@@ -252,7 +252,8 @@ static void alternative_has_two_forms(void **state)
 	assert_int_equal(f->s.native_body_type, MESSAGE_HTML);
 	assert_int_equal(f->s.attachment_count, 0);
 	assert_int_equal(f->s.conversation_index.n, 15);
-	equal(text(f), "This paragraph is flowed over lines.\r\n> quoted too\r\n\r\n-- \r\nSignature");
+	equal(text(f),
+		"This paragraph is flowed over lines.\r\n> quoted too\r\n\r\n-- \r\nSignature");
 	assert_true(has(html(f), "<p>Grüße</p>"));
 	assert_true(has(html(f), "charset=utf-8\""));
 }
@@ -321,8 +322,8 @@ static void classes(void **state)
 		const char *file, *message_class, *content_class;
 		bool smime;
 	} cases[] = {
-		{"smime-signed.eml", "IPM.Note.SMIME.MultipartSigned", "urn:content-classes:message",
-			true},
+		{"smime-signed.eml", "IPM.Note.SMIME.MultipartSigned",
+			"urn:content-classes:message", true},
 		{"smime-encrypted.eml", "IPM.Note.SMIME", "urn:content-classes:message", true},
 		{"invite.eml", "IPM.Schedule.Meeting.Request",
 			"urn:content-classes:calendarmessage", false},
@@ -374,7 +375,8 @@ static void reports_by_action(void **state)
 		char mime[512];
 
 		snprintf(mime, sizeof(mime),
-			"Content-Type: multipart/report; boundary=r\r\n\r\n--r\r\n\r\ntext\r\n--r\r\n"
+			"Content-Type: multipart/report; "
+			"boundary=r\r\n\r\n--r\r\n\r\ntext\r\n--r\r\n"
 			"Content-Type: %s--r--\r\n",
 			cases[i].part);
 		parse(f, mime);
@@ -558,8 +560,8 @@ static void deep_nesting_is_bounded(void **state)
 	f->mime.n = 0;
 	buf_add_str(&f->mime, "Content-Type: multipart/mixed; boundary=b0\r\n\r\n");
 	for (int i = 1; i < 10000; i++)
-		buf_printf(&f->mime,
-			"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n", i - 1, i);
+		buf_printf(&f->mime, "--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n",
+			i - 1, i);
 	buf_add_str(&f->mime, "--b9999\r\n\r\ndeep\r\n");
 	before = clock_mono_ms();
 	open_mime(f);
@@ -684,17 +686,20 @@ static void props_round_trip(void **state)
 {
 	struct fixture *f = *state;
 	struct bytes categories[] = {bytes_str("Red"), bytes_str("Größe"), bytes_str("")};
-	struct message_props p = {
-		.flag = {.status = 2,
-			.flag_type = bytes_str("Flag for follow up"),
-			.due_date = bytes_str("2025-06-10T00:00:00.000Z"),
-			.sub_ordinal_date = bytes_str("5555555"),
-			.reminder_set = 1},
-		.category_count = 3,
-		.categories = categories,
-		.last_verb = 2,
-		.last_verb_time_s = 1748851200,
-	}, d;
+	struct message_props p =
+				     {
+					     .flag = {.status = 2,
+						     .flag_type = bytes_str("Flag for follow up"),
+						     .due_date =
+							     bytes_str("2025-06-10T00:00:00.000Z"),
+						     .sub_ordinal_date = bytes_str("5555555"),
+						     .reminder_set = 1},
+					     .category_count = 3,
+					     .categories = categories,
+					     .last_verb = 2,
+					     .last_verb_time_s = 1748851200,
+				     },
+			     d;
 	struct buf b = {0};
 
 	message_props_encode(&p, &b);
