@@ -53,43 +53,35 @@ enum { SETTINGS = ARRAY_LEN(settings), SECTIONS_MAX = 32 };
 static const struct {
 	const char *section, *about;
 } abouts[] = {
-	{"listen", "Where Roost listens. An address is host:port, [v6]:port or :port (every "
-		   "address of "
-		   "the machine); hosts are numeric. Nothing listens unless it is named here."},
+	{"listen",
+		"Where Roost listens. An address is host:port, [v6]:port or :port (every address "
+		"of the machine); hosts are numeric. Nothing listens unless it is named here."},
 	{"tls", "The certificate that phones see. Phones refuse a certificate whose names do not "
 		"match and chains they cannot complete, so put the intermediate certificates into "
 		"the file too. Certificates are read again at a reload; parked phones stay."},
 	{"store", "Accounts, mail and device state live in one LMDB database. Keep it on a local "
-		  "disk: "
-		  "LMDB's locks and its memory map do not work over network file systems."},
-	{"core",
-		"Threads and limits. The defaults fit a machine that does nothing else; limits are "
-		"refused at the door with 503 and Retry-After, never by falling over."},
+		  "disk: LMDB's locks and its memory map do not work over network file systems."},
+	{"core", "Threads and limits. The defaults fit a machine that does nothing else; limits "
+		 "are refused at the door with 503 and Retry-After, never by falling over."},
 	{"http", "Limits of one request and one connection. A parked Ping is bound by none of the "
 		 "timeouts here, only by its heartbeat."},
-	{"push",
-		"Ping and hanging Sync. A phone names a heartbeat interval in this band and waits; "
-		"it stretches the interval until some firewall or NAT on its way cuts the "
-		"connection. Before you lower heartbeat_max_s, raise the idle timeout of that "
-		"firewall, best to 3600 s or more: longer heartbeats save the phones' batteries."},
+	{"push", "Ping and hanging Sync. A phone names a heartbeat interval in this band and "
+		 "waits; it stretches the interval until some firewall or NAT on its way cuts the "
+		 "connection. Before you lower heartbeat_max_s, raise the idle timeout of that "
+		 "firewall, best to 3600 s or more: longer heartbeats save the phones' batteries."},
 	{"sync", "Limits of the Sync command."},
 	{"policy", "What a phone must agree to (Provision) before it gets mail. A change takes "
-		   "effect at "
-		   "once: parked phones are woken and fetch the new policy. A phone that cannot "
-		   "meet it "
-		   "gets no mail, so add requirements one at a time."},
+		   "effect at once: parked phones are woken and fetch the new policy. A phone that "
+		   "cannot meet it gets no mail, so add requirements one at a time."},
 	{"auth", "Logins. Phones send the password with every request; what was verified is "
-		 "remembered "
-		 "in memory, keyed and never on disk, so that a storm of reconnects costs no "
-		 "hashing. "
-		 "A changed password or a disabled account works at once all the same."},
+		 "remembered in memory, keyed and never on disk, so that a storm of reconnects "
+		 "costs no hashing. A changed password or a disabled account works at once all the "
+		 "same."},
 	{"lmtp", "Mail delivery from your mail server. A message is acknowledged per recipient and "
-		 "only "
-		 "after it is durable, so the mail server may forget it."},
+		 "only after it is durable, so the mail server may forget it."},
 	{"log", "One line per event on standard error, as key=value. Failed logins are lines of "
-		"level "
-		"info that begin with \"auth: failed rip=\" (for fail2ban); a higher level hides "
-		"them."},
+		"level info that begin with \"auth: failed rip=\" (for fail2ban); a higher level "
+		"hides them."},
 };
 
 static const char *section_about(const char *section)
@@ -129,8 +121,7 @@ static char *dup_or_die(const char *s)
 	return copy;
 }
 
-/* --- telling people what is wrong ---------------------------------------------------------------
- */
+/* --- telling people what is wrong ---------------------------------------------------- */
 
 /* One line whatever the bytes, and not a long one. */
 static const char *shown(const char *value, char out[100])
@@ -293,8 +284,7 @@ static void bad_value(const struct setting *s, const char *value, char *out, siz
 	}
 }
 
-/* --- values -------------------------------------------------------------------------------------
- */
+/* --- values -------------------------------------------------------------------------- */
 
 static void list_clear(struct config_list *l)
 {
@@ -419,8 +409,7 @@ void config_free(struct config **c)
 	*c = NULL;
 }
 
-/* --- the file -----------------------------------------------------------------------------------
- */
+/* --- the file ------------------------------------------------------------------------ */
 
 /* libconfuse's callbacks carry no pointer of ours, and its scanner is one per process anyway:
  * reading a file belongs to one thread at a time. */
@@ -624,8 +613,7 @@ bool config_read_file(struct config *c, const char *path, char *why, size_t why_
 	return ok;
 }
 
-/* --- environment and command line ---------------------------------------------------------------
- */
+/* --- environment and command line ---------------------------------------------------- */
 
 static void variable_name(const struct setting *s, char out[80])
 {
@@ -726,8 +714,7 @@ bool config_set(struct config *c, const char *assignment, char *why, size_t why_
 	return false;
 }
 
-/* --- what only shows when all is known ----------------------------------------------------------
- */
+/* --- what only shows when all is known ----------------------------------------------- */
 
 static bool check_addresses(
 	const char *key, const struct config_list *l, unsigned kinds, char *why, size_t why_bytes)
@@ -872,8 +859,7 @@ bool config_check(const struct config *c, char *why, size_t why_bytes)
 	return true;
 }
 
-/* --- printing -----------------------------------------------------------------------------------
- */
+/* --- printing ------------------------------------------------------------------------ */
 
 /* Words of `text`, wrapped; every line opens with `lead`. */
 static void print_wrapped(FILE *f, const char *lead, const char *text)
@@ -938,19 +924,19 @@ void config_print_example(FILE *f)
 	char a[160], text[400];
 
 	print_wrapped(f, "# ",
-		"Roost's configuration. This is /etc/roost/roost.conf with every setting "
-		"at its default, commented out: remove the # of what you change. "
-		"roost.conf(5) is the manual.");
+		"Roost's configuration. This is /etc/roost/roost.conf with every setting at its "
+		"default, commented out: remove the # of what you change. roost.conf(5) is the "
+		"manual.");
 	fprintf(f, "#\n");
 	print_wrapped(f, "# ",
 		"The same settings can come from the environment, as ROOST_SECTION_KEY "
 		"(ROOST_PUSH_HEARTBEAT_MAX_S=1800), and from the command line, as --set "
-		"section.key=value; the command line wins over the environment, the "
-		"environment over this file.");
+		"section.key=value; the command line wins over the environment, the environment "
+		"over this file.");
 	fprintf(f, "#\n");
 	print_wrapped(f, "# ",
-		"Check a change before you reload: roostctl config check. Make this file "
-		"anew: roostctl config example.");
+		"Check a change before you reload: roostctl config check. Make this file anew: "
+		"roostctl config example.");
 	for (size_t i = 0; i < SETTINGS; i++) {
 		const struct setting *s = &settings[i];
 

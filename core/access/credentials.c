@@ -75,8 +75,7 @@ struct credentials {
 	pthread_t threads[THREADS_MAX];
 };
 
-/* --- texts --------------------------------------------------------------------------------------
- */
+/* --- texts --------------------------------------------------------------------------- */
 
 /* Phones send UTF-8, Outlook ISO-8859-1, and nothing says which: bytes that are no UTF-8 are taken
  * for Latin-1. One form is hashed and remembered. `out` has UTF8_BYTES. */
@@ -230,8 +229,7 @@ static void login_wipe(struct login *l)
 	sodium_memzero(l->password, sizeof(l->password));
 }
 
-/* --- the memory ---------------------------------------------------------------------------------
- */
+/* --- the memory ---------------------------------------------------------------------- */
 
 static uint32_t now_s(const struct credentials *c)
 {
@@ -357,8 +355,7 @@ enum cred_result cred_check(struct credentials *c, struct db_txn *txn, const cha
 	return result;
 }
 
-/* --- the full check -----------------------------------------------------------------------------
- */
+/* --- the full check ------------------------------------------------------------------ */
 
 /* Hashes, with no transaction open: that takes as long as a thousand requests. */
 static enum cred_result verify(
@@ -448,8 +445,7 @@ enum cred_result cred_verify_now(
 	return result;
 }
 
-/* --- the pool -----------------------------------------------------------------------------------
- */
+/* --- the pool ------------------------------------------------------------------------ */
 
 static struct task **chain_of(struct credentials *c, const uint8_t *tag)
 {

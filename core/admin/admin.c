@@ -30,8 +30,7 @@ struct admin {
 	struct serve *http, *control;
 };
 
-/* --- HTTP ---------------------------------------------------------------------------------------
- */
+/* --- HTTP ---------------------------------------------------------------------------- */
 
 static void answer(struct buf *out, bool head_only, int status, const char *phrase,
 	const char *headers, const char *type, struct bytes body)
@@ -149,8 +148,7 @@ enum serve_next admin_http_input(void *arg, struct bytes in, size_t *used_out, s
 	return SERVE_CLOSE;
 }
 
-/* --- start and stop -----------------------------------------------------------------------------
- */
+/* --- start and stop ------------------------------------------------------------------ */
 
 static void log_listening(const char *what, int fd)
 {

@@ -83,8 +83,7 @@ static void put_error(struct buf *out, const char *code, const char *error)
 			      admin_text_json(error)));
 }
 
-/* --- parked requests ----------------------------------------------------------------------------
- */
+/* --- parked requests ----------------------------------------------------------------- */
 
 /* The newest `limit` of any number: twice the limit is kept at most, and cut back when it is full.
  */
@@ -271,8 +270,7 @@ static void answer_parked(
 	free(rows.row);
 }
 
-/* --- numbers ------------------------------------------------------------------------------------
- */
+/* --- numbers ------------------------------------------------------------------------- */
 
 static json_t *metrics_json(void)
 {
@@ -343,8 +341,7 @@ static json_t *stats_json(const struct admin_source *src)
 	return j;
 }
 
-/* --- the other verbs ----------------------------------------------------------------------------
- */
+/* --- the other verbs ----------------------------------------------------------------- */
 
 static void answer_why(json_t *request, struct buf *out)
 {
@@ -365,8 +362,7 @@ static void answer_why(json_t *request, struct buf *out)
 	if (!why_find(id, &e)) {
 		put_error(out, "not-found",
 			"no refusal with this request id is remembered: it was answered without "
-			"one, or "
-			"8192 others came after it, or the server has been started since");
+			"one, or 8192 others came after it, or the server has been started since");
 		return;
 	}
 	why_explain(&e, &prose);

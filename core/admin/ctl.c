@@ -16,8 +16,7 @@
 
 struct ctl ctl;
 
-/* --- saying what happened -----------------------------------------------------------------------
- */
+/* --- saying what happened ------------------------------------------------------------ */
 
 enum ctl_exit ctl_complain(enum ctl_exit code, const char *fmt, ...)
 {
@@ -70,8 +69,7 @@ size_t ctl_terminal_width(void)
 	return size.ws_col;
 }
 
-/* --- store --------------------------------------------------------------------------------------
- */
+/* --- store --------------------------------------------------------------------------- */
 
 /* --set and command line come last in roostd; here --data does. The file is read when it is named,
  * or when the usual one can be read. */

@@ -17,8 +17,7 @@
 #include <wchar.h>
 #include <wctype.h>
 
-/* --- folders and mail ---------------------------------------------------------------------------
- */
+/* --- folders and mail ---------------------------------------------------------------- */
 
 /* Letters of any script, as far as the C library knows them. */
 static bool same_name(const char *a, const char *b)

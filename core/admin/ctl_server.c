@@ -22,8 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* --- the running server -------------------------------------------------------------------------
- */
+/* --- the running server -------------------------------------------------------------- */
 
 struct control {
 	FILE *in;
@@ -378,8 +377,7 @@ enum ctl_exit ctl_stop(char **args)
 	return order("stop", "the server answers what is under way and stops");
 }
 
-/* --- top ----------------------------------------------------------------------------------------
- */
+/* --- top ----------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t top_ended;
 

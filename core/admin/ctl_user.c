@@ -16,8 +16,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-/* --- passwords ----------------------------------------------------------------------------------
- */
+/* --- passwords ----------------------------------------------------------------------- */
 
 enum { PASSWORD_BYTES = 256 }; /* as long as the server takes them */
 
@@ -67,9 +66,8 @@ static enum ctl_exit read_password(char out[PASSWORD_BYTES])
 
 	if (!(ctl.given & OPT_PASSWORD)) {
 		if (!prompt("Password", out))
-			return ctl_complain(CTL_USAGE,
-				"no password: there is no terminal to ask on; use "
-				"--password-stdin");
+			return ctl_complain(CTL_USAGE, "no password: there is no terminal to ask "
+						       "on; use --password-stdin");
 		if (!prompt("Again", line))
 			return ctl_complain(CTL_FAILED, "cancelled");
 		n = strlen(out);
@@ -118,8 +116,7 @@ static enum ctl_exit new_hash(char out[ACCOUNT_HASH_MAX])
 	return code;
 }
 
-/* --- user ---------------------------------------------------------------------------------------
- */
+/* --- user ---------------------------------------------------------------------------- */
 
 struct user_write {
 	struct bytes address;

@@ -15,8 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* --- the rest -----------------------------------------------------------------------------------
- */
+/* --- the rest ------------------------------------------------------------------------ */
 
 static enum ctl_exit backup(char **args)
 {
@@ -39,8 +38,7 @@ static enum ctl_exit backup(char **args)
 			reason[0] ? reason : db_strerror(err));
 	}
 	ctl_say("backup written to %s; to restore it, stop the server and put its files into the "
-		"data "
-		"directory",
+		"data directory",
 		args[0]);
 	return CTL_DONE;
 }
@@ -101,8 +99,7 @@ static enum ctl_exit config_show(char **args)
 	return CTL_DONE;
 }
 
-/* --- verbs --------------------------------------------------------------------------------------
- */
+/* --- verbs --------------------------------------------------------------------------- */
 
 static const struct verb {
 	const char *words[2]; /* "user", "add"; the second may be NULL */
@@ -116,16 +113,14 @@ static const struct verb {
 	{{"user", "add"}, "ADDRESS [--password-stdin] [--name NAME]", OPT_PASSWORD | OPT_NAME, 1, 1,
 		true, ctl_user_add,
 		"Adds an account with the standard folders. Without --password-stdin the password "
-		"is "
-		"asked for twice. Makes an empty store when there is none."},
+		"is asked for twice. Makes an empty store when there is none."},
 	{{"user", "list"}, "[--json]", OPT_JSON, 0, 0, true, ctl_user_list, "Lists the accounts."},
 	{{"user", "passwd"}, "ADDRESS [--password-stdin]", OPT_PASSWORD, 1, 1, true,
 		ctl_user_passwd,
 		"Sets a new password. The old one stops to work at once, in a running server too."},
 	{{"user", "disable"}, "ADDRESS", 0, 1, 1, true, ctl_user_disable,
 		"Lets the account's phones in no more (403). Mail is still delivered to nobody: "
-		"LMTP "
-		"refuses it."},
+		"LMTP refuses it."},
 	{{"user", "enable"}, "ADDRESS", 0, 1, 1, true, ctl_user_enable, "Undoes disable."},
 	{{"user", "del"}, "ADDRESS [--yes]", OPT_YES, 1, 1, true, ctl_user_del,
 		"Deletes the account with all its mail and devices. On a terminal it asks first, "
@@ -133,12 +128,10 @@ static const struct verb {
 	{{"deliver", NULL}, "ADDRESS [--folder FOLDER] < mail.eml", OPT_FOLDER, 1, 1, true,
 		ctl_deliver,
 		"Puts the message on standard input into the inbox, or another mail folder, and "
-		"wakes "
-		"the phones that wait for it."},
+		"wakes the phones that wait for it."},
 	{{"change", NULL}, "ADDRESS FOLDER", 0, 2, 2, true, ctl_change,
 		"Wakes the phones that wait for this folder (a name in any case, or an id), as if "
-		"it had "
-		"changed."},
+		"it had changed."},
 	{{"device", "list"}, "[-u ADDRESS] [--json]", OPT_USER | OPT_JSON, 0, 0, true,
 		ctl_device_list, "Lists the devices, of one account or of all."},
 	{{"device", "show"}, "ID [-u ADDRESS] [--json]", OPT_USER | OPT_JSON, 1, 1, true,
@@ -158,8 +151,7 @@ static const struct verb {
 		"server."},
 	{{"why", NULL}, "REQUEST-ID [--json]", OPT_JSON, 1, 1, true, ctl_why,
 		"Explains a refusal. The id is in the response's X-Request-Id header, in its body "
-		"and in "
-		"the log. Asks the running server, which remembers the last 8192."},
+		"and in the log. Asks the running server, which remembers the last 8192."},
 	{{"stats", NULL}, "[--json]", OPT_JSON, 0, 0, true, ctl_stats,
 		"Shows the counters of the running server."},
 	{{"health", NULL}, "[--json]", OPT_JSON, 0, 0, true, ctl_health,
@@ -170,8 +162,7 @@ static const struct verb {
 		"Has the running server answer what is under way and stop."},
 	{{"backup", NULL}, "DIR", 0, 1, 1, true, backup,
 		"Writes a consistent copy of the store into an empty directory, which is made when "
-		"it is "
-		"not there. The server may go on meanwhile."},
+		"it is not there. The server may go on meanwhile."},
 	{{"check", NULL}, "", 0, 0, 0, true, check,
 		"Reads the whole store and tells every contradiction. The server may go on "
 		"meanwhile."},

@@ -51,42 +51,36 @@ static const struct advice {
 		"If it may come back: roostctl device unblock %D -u %U"},
 	{0, 177, NULL, "The account has as many devices as it may have.",
 		"Remove one that is no longer used: roostctl device list -u %U, then roostctl "
-		"device "
-		"remove ID -u %U"},
+		"device remove ID -u %U"},
 	{401, 0, "unknown",
 		"There is no such account here, or the login name does not say its domain.",
 		"Compare the name with roostctl user list. For logins without a domain set "
 		"auth.default_domain."},
 	{401, 0, "no credentials",
-		"The request carried no password. Phones begin like that; then they "
-		"send it.",
+		"The request carried no password. Phones begin like that; then they send it.",
 		"Nothing, unless it is the only thing the phone ever does: then its account has no "
 		"password."},
 	{401, 0, NULL, "The user name or the password was wrong.",
 		"Have the owner type the password again on the device. To set a new one: roostctl "
-		"user "
-		"passwd %U"},
+		"user passwd %U"},
 	{449, 0, NULL, "The phone has to fetch and accept the policy first (Provision).",
 		"Nothing, when it happens once: the phone does it by itself. When it repeats, the "
-		"phone "
-		"cannot meet the policy: compare the policy section of roost.conf with what it can "
-		"do."},
+		"phone cannot meet the policy: compare the policy section of roost.conf with what "
+		"it can do."},
 	{0, 139, NULL, "The phone says that it cannot meet the policy.",
 		"Loosen the policy section of roost.conf, or use another device."},
 	{0, 141, NULL, "The device is not provisioned, and says it cannot be.",
 		"Set policy.require = false to let such devices in, or use another device."},
 	{0, 142, NULL, "The phone has not accepted the policy yet.",
 		"Nothing, when it happens once: it goes on with Provision by itself. When it "
-		"repeats, the "
-		"phone cannot meet the policy: see the policy section of roost.conf."},
+		"repeats, the phone cannot meet the policy: see the policy section of roost.conf."},
 	{0, 143, NULL, "The policy has changed since the phone accepted it, or was due again.",
 		"Nothing: the phone goes on with Provision by itself."},
 	{0, 144, NULL, "The phone's policy key is not the one it was given.",
 		"Nothing: the phone goes on with Provision by itself."},
 	{503, 0, "password", "More passwords were waiting to be checked than auth.hash_queue_max.",
 		"It passes by itself. When it does not: more auth.hash_threads, or find who is "
-		"guessing "
-		"(auth: failed in the log)."},
+		"guessing (auth: failed in the log)."},
 	{503, 0, "drain", "The server was being stopped and asked the phone to come again.",
 		"Nothing: the phone comes again after Retry-After."},
 	{503, 0, "store", "The store could not be read or written.",
@@ -96,8 +90,7 @@ static const struct advice {
 		"The server had no room for the request at that moment. It asked the phone to come "
 		"again (Retry-After).",
 		"It passes by itself. When it does not, see roostctl stats for the limit that is "
-		"reached "
-		"(core section of roost.conf)."},
+		"reached (core section of roost.conf)."},
 	{507, 0, NULL, "The store is full.", "Raise store.map_max_mib or free space on the disk."},
 	{413, 0, NULL, "The request was larger than is accepted.",
 		"If such mail should be sent from phones, raise http.body_bytes_max."},
@@ -105,21 +98,18 @@ static const struct advice {
 		"If it comes through a proxy that adds headers, raise http.head_bytes_max."},
 	{408, 0, NULL, "The request did not come completely in time.",
 		"Look at the network between this address and the server; http.request_timeout_s "
-		"is the "
-		"limit."},
+		"is the limit."},
 	{505, 0, NULL, "The phone speaks a protocol version that is not spoken here.",
 		"Use 12.1, 14.0, 14.1, 16.0 or 16.1: a newer mail app does."},
 	{501, 0, NULL, "The command is not offered here. OPTIONS says what is.",
 		"Nothing on the server. Should the phone need it, remove the account from the "
-		"phone and "
-		"add it again, so that it asks anew what is offered."},
+		"phone and add it again, so that it asks anew what is offered."},
 	{404, 0, NULL, "The path is not one of ours.",
 		"In the phone give only the server's name: the path is "
 		"/Microsoft-Server-ActiveSync."},
 	{400, 0, NULL, "The request was malformed; the same one will fail again.",
 		"If a proxy stands in front, see what it does to the request. Else report it with "
-		"the "
-		"device's model and the request id."},
+		"the device's model and the request id."},
 	{403, 0, NULL, "The login was right, but this device or user may not do this.",
 		"See roostctl device show %D -u %U"},
 	{0, 110, NULL, "The server failed at this command.",
