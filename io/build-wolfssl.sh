@@ -122,9 +122,9 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
 	cat "$file"
 	echo
 done | awk -v code="$codename" '
-	$1 != "deb" && $1 != "deb-src" { next }
+	$1 != "deb" { next }
 	code != "" && index($0, code) == 0 { next }
-	{ $1 = "deb-src"; sub(/arch=[^] ]*/, ""); if (!seen[$0]++) print }' >"$work/sources.d/b.list"
+	{ $1 = "deb-src"; sub(/arch=[^] ]* */, ""); sub(/\[ *\] */, ""); if (!seen[$0]++) print }' >"$work/sources.d/b.list"
 if [ -n "$codename" ] && ! grep -q -- "-security\|/updates" "$work"/sources.d/*; then
 	awk -v RS= -v code="$codename" '
 		match($0, /URIs:[ \t]*[^ \t\n]*/) {
@@ -175,7 +175,8 @@ timeout 300 apt-get -q -c "$work/apt.conf" update >"$log" 2>&1
 dsc=$(ls "$work"/src/*.dsc 2>/dev/null | head -n 1)
 tree=$(ls -d "$work"/src/wolfssl-*/ 2>/dev/null | head -n 1)
 if [ -z "$dsc" ] || [ -z "$tree" ]; then
-	fall_back "the source package cannot be had ($(grep -m 1 '^E: ' "$log" || echo 'no deb entries'))"
+	fall_back "the source package cannot be had ($(grep -m 1 '^[EW]: Failed' "$log" ||
+		grep -m 1 '^E: ' "$log" || echo 'no deb entries'))"
 fi
 version=$(sed -n 's/^Version: //p' "$dsc" | head -n 1)
 

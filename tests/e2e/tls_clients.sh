@@ -82,26 +82,32 @@ cat ec.pem rsa.pem p384.pem params.pem >ca.pem
 
 start ec.pem ec.key rsa.pem rsa.key p384.pem p384.key params.pem params.key
 
-# OPTIONS... : two requests, a little apart, on one connection of s_client
+# Feeding a client: waits until it has written PATTERN at least COUNT times, so that what follows
+# is a write of its own. Gives up after three seconds; the check then says what is missing.
+await() { # PATTERN [COUNT]
+	for try in $(seq 60); do
+		[ "$(grep -c -- "$1" out)" -ge "${2:-1}" ] && return
+		sleep 0.05
+	done
+}
+request() { # PATH NUMBER
+	printf 'GET %s HTTP/1.1\r\nHost: x\r\n\r\n' "$1"
+	await "^answer $2 over"
+}
+# OPTIONS... : two requests, one after the other, on one connection of s_client
 s_client() {
-	{
-		printf 'GET /1 HTTP/1.1\nHost: x\n\n'
-		sleep 0.15
-		printf 'GET /2 HTTP/1.1\nHost: x\n\n'
-		sleep 0.15
-	} | timeout 10 openssl s_client -connect "127.0.0.1:$port" "$@" >out 2>&1
+	: >out
+	{ request /1 1; request /2 2; } |
+		timeout 10 openssl s_client -connect "127.0.0.1:$port" "$@" >>out 2>&1
 }
 # PRIORITY, OPTIONS...
 gnutls() {
+	: >out
 	priority=$1
 	shift
-	{
-		printf 'GET /1 HTTP/1.1\r\nHost: x\r\n\r\n'
-		sleep 0.15
-		printf 'GET /2 HTTP/1.1\r\nHost: x\r\n\r\n'
-		sleep 0.15
-	} | timeout 10 gnutls-cli --insecure -p "$port" --priority "$priority" "$@" \
-		127.0.0.1 >out 2>&1
+	{ request /1 1; request /2 2; } |
+		timeout 10 gnutls-cli --insecure -p "$port" --priority "$priority" "$@" \
+			127.0.0.1 >>out 2>&1
 }
 curl_twice() {
 	timeout 10 curl -sS -k "$@" "https://localhost:$port/1" "https://localhost:$port/2" >out 2>&1
@@ -151,6 +157,16 @@ gnutls "NORMAL:-GROUP-ALL:+GROUP-SECP256R1:+GROUP-X25519"
 check "X25519 also where the client prefers P-256" has "answer 2 over" "ECDHE-X25519"
 s_client -tls1_3 -groups P-521
 check "an unknown group only is an alert" has "alert handshake failure"
+
+# s_client shows the headers of records it drops, too
+dummies() { grep -A 1 '^<<< .*RecordHeader' out | grep -c '14 03 03 00 01'; }
+for groups in X25519 P-384:P-256; do
+	s_client -tls1_3 -groups $groups -msg
+	check "boxes on the way see one change_cipher_spec, -groups $groups" [ "$(dummies)" = 1 ]
+	check "and it changes nothing" has "answer 2 over"
+done
+s_client -tls1_3 -no_middlebox -msg
+check "it is not sent where the client does without" [ "$(dummies)" = 0 ]
 
 # --- certificates ---
 
@@ -214,41 +230,37 @@ port=$main_port log=$main_log
 # --- KeyUpdate, renegotiation ---
 
 for suite in TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256; do
+	: >out
 	{
+		request / 1
+		updates=0
 		for command in K k K K k; do
 			echo $command
-			sleep 0.1
-			printf 'GET / HTTP/1.1\n\n'
-			sleep 0.1
+			updates=$((updates + 1))
+			await '^KEYUPDATE' $updates
+			request / $((updates + 1))
 		done
-	} | timeout 10 openssl s_client -connect "127.0.0.1:$port" -ciphersuites $suite >out 2>&1
-	check "KeyUpdates from the client, $suite" has "KEYUPDATE" "answer 5 over TLSv1.3 $suite"
-	{
-		for round in 1 2 3; do
-			printf 'GET /update HTTP/1.1\n\n'
-			sleep 0.15
-		done
-		printf 'GET / HTTP/1.1\n\n'
-		sleep 0.15
-	} | timeout 10 openssl s_client -connect "127.0.0.1:$port" -ciphersuites $suite >out 2>&1
+	} | timeout 20 openssl s_client -connect "127.0.0.1:$port" -ciphersuites $suite >>out 2>&1
+	check "KeyUpdates from the client, $suite" has "KEYUPDATE" "answer 6 over TLSv1.3 $suite"
+	: >out
+	{ request /update 1; request /update 2; request /update 3; request / 4; } |
+		timeout 20 openssl s_client -connect "127.0.0.1:$port" -ciphersuites $suite >>out 2>&1
 	check "KeyUpdates from the server, $suite" has "answer 4 over TLSv1.3 $suite"
 done
 timeout 10 curl -sS -k "https://localhost:$port/update" "https://localhost:$port/update" \
 	"https://localhost:$port/3" >out 2>&1
 check "curl answers KeyUpdates" has "answer 3 over TLSv1.3"
+: >out
+{ request /update 1; request /update 2; request / 3; } |
+	timeout 10 gnutls-cli --insecure -p "$port" 127.0.0.1 >>out 2>&1
+check "gnutls-cli answers KeyUpdates" has "answer 3 over TLSv1.3"
+: >out
 {
-	printf 'GET /update HTTP/1.1\r\n\r\n'
-	sleep 0.2
-	printf 'GET /2 HTTP/1.1\r\n\r\n'
-	sleep 0.2
-} | timeout 10 gnutls-cli --insecure -p "$port" 127.0.0.1 >out 2>&1
-check "gnutls-cli answers KeyUpdates" has "answer 2 over TLSv1.3"
-{
-	printf 'GET / HTTP/1.1\n\n'
-	sleep 0.2
+	request / 1
 	echo R
+	await RENEGOTIATING
 	sleep 0.3
-} | timeout 10 openssl s_client -connect "127.0.0.1:$port" -tls1_2 >out 2>&1
+} | timeout 10 openssl s_client -connect "127.0.0.1:$port" -tls1_2 >>out 2>&1
 check "renegotiation is declined" has "answer 1 over" "no renegotiation"
 
 # --- the end of a connection ---
