@@ -391,9 +391,11 @@ static bool split_host(
 	const char *address, char *host, size_t host_cap, char *port, size_t port_cap)
 {
 	const char *colon = strrchr(address, ':'), *from = address;
+	uint64_t number;
 	size_t n;
 
-	if (!colon || !colon[1])
+	/* Names of services are none of our business, and getaddrinfo wraps large numbers. */
+	if (!colon || !bytes_to_u64(bytes_str(colon + 1), 65535, &number))
 		return false;
 	n = (size_t)(colon - address);
 	if (n >= 2 && from[0] == '[' && from[n - 1] == ']') {
