@@ -315,7 +315,7 @@ struct bytes key_after(struct key *k, struct bytes key)
 	}
 	/* No key is longer: count up instead. All 0xff cannot be, the journal's keys are short. */
 	size_t n = key.n;
-	while (n > 1 && ++k->b[n - 1] == 0)
+	while (n > 0 && ++k->b[n - 1] == 0)
 		n--;
 	return bytes_of(k->b, n);
 }
