@@ -4,12 +4,13 @@
  * Thread: a tls_ctx may be used by all threads (handshakes take a reference); reload makes a new
  *         one, the old goes with its last handshake. A tls_hs belongs to one thread.
  * Memory: before the ClientHello is whole: what came of it (at most 18 KB). Then per handshake in
- *         flight about 15 KB (own wolfSSL build) to 74 KB (distribution's), given back by
+ *         flight about 11 KB (own wolfSSL build) to 74 KB (distribution's), given back by
  *         tls_hs_free: the caller bounds how many there are.
  * Errors: setting up returns NULL with one line in why that names the file and the cause. A
  *         peer's nonsense is TLS_HS_FAILED with a static reason.
  * Limits: 64 KB from the peer per handshake; records of RFC 8446 5.1 size.
- * Cost:   see ARCHITECTURE.md; a server handshake is one signature and one key exchange. */
+ * Cost:   a server handshake is one signature and one key exchange: 97 us of CPU in TLS 1.3 with
+ *         X25519 and an ECDSA P-256 certificate, 83 us resumed, 510 us with RSA 2048. */
 #ifndef ROOST_IO_TLS_H
 #define ROOST_IO_TLS_H
 
@@ -89,6 +90,8 @@ void tls_hs_free(struct tls_hs **h);
  * on wanting more until the server's ticket has come, before it is DONE. Servers that send no
  * ticket would keep it waiting: tls_hs_finished is true from the end of the handshake itself, and
  * tls_hs_detach works from there on.
+ * A TLS 1.2 session whose ticket the server declines fails (a limit of wolfSSL 5.5.4's client): go
+ * on without the session then.
  * tls_hs_session: a session to resume, or NULL when the server gave no ticket. Call it before
  * tls_hs_detach. The caller's; may be used by other threads later, one at a time. */
 bool tls_hs_finished(const struct tls_hs *h);
