@@ -174,7 +174,7 @@ static void fetch_attachment(
 		}
 		wbxml_put_text(w, AIRSYNCBASE_ContentType,
 			type_ok(type) ? type : "application/octet-stream");
-		if (!put_content(o, w, bytes_of(data.p + from, n)))
+		if (!put_content(o, w, n ? bytes_of(data.p + from, n) : bytes_of(NULL, 0)))
 			w->out->failed = true; /* seen by call_end */
 		wbxml_put_end(w);
 	}

@@ -18,6 +18,12 @@ enum body_rule {
 	X(SYNC, AIRSYNC_Sync, BODY_OPTIONAL, 25, 161, 4, cmd_sync)                                 \
 	X(GET_ATTACHMENT, 0, BODY_NONE, 25, 121, 0, cmd_get_attachment)                            \
 	X(FOLDER_SYNC, FOLDERHIERARCHY_FolderSync, BODY_REQUIRED, 25, 161, 10, cmd_folder_sync)    \
+	X(FOLDER_CREATE, FOLDERHIERARCHY_FolderCreate, BODY_REQUIRED, 25, 161, 10,                 \
+		cmd_folder_change)                                                                 \
+	X(FOLDER_DELETE, FOLDERHIERARCHY_FolderDelete, BODY_REQUIRED, 25, 161, 10,                 \
+		cmd_folder_change)                                                                 \
+	X(FOLDER_UPDATE, FOLDERHIERARCHY_FolderUpdate, BODY_REQUIRED, 25, 161, 10,                 \
+		cmd_folder_change)                                                                 \
 	X(MOVE_ITEMS, MOVE_MoveItems, BODY_REQUIRED, 25, 161, 0, cmd_move_items)                   \
 	X(GET_ITEM_ESTIMATE, GETITEMESTIMATE_GetItemEstimate, BODY_REQUIRED, 25, 161, 0,           \
 		cmd_get_item_estimate)                                                             \
