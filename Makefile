@@ -25,7 +25,8 @@ PACKAGES := gcc make pkg-config liburing-dev liblmdb-dev libgmime-3.0-dev libgum
 	libconfuse-dev libsodium-dev libjansson-dev zlib1g-dev libwolfssl-dev \
 	dpkg-dev autoconf automake libtool ca-certificates git
 PACKAGES_CHECK := libcmocka-dev curl openssl gnutls-bin swaks libwbxml2-utils postfix jq \
-	python3 netcat-openbsd gzip procps scdoc
+	python3 netcat-openbsd gzip procps scdoc \
+	testssl.sh slowhttptest dnsutils bsdextrautils
 PACKAGES_LINT  := clang clang-format clang-tidy cppcheck libclang-rt-14-dev
 PKGS     := gmime-3.0 gumbo libconfuse libsodium jansson zlib liburing
 
