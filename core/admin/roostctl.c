@@ -150,7 +150,7 @@ static const struct verb {
 		"Shows what the server is doing, every second; q ends it. Asks the running "
 		"server."},
 	{{"why", NULL}, "REQUEST-ID [--json]", OPT_JSON, 1, 1, true, ctl_why,
-		"Explains a refusal. The id is in the response's X-Request-Id header, in its body "
+		"Explains a refusal. The id is in the response's headers, in its body "
 		"and in the log. Asks the running server, which remembers the last 8192."},
 	{{"stats", NULL}, "[--json]", OPT_JSON, 0, 0, true, ctl_stats,
 		"Shows the counters of the running server."},
