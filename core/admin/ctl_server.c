@@ -401,7 +401,7 @@ static void top_print(json_t *now, json_t *before, double seconds, const struct 
 {
 	json_t *m = json_object_get(now, "metrics");
 	json_t *wake = json_object_get(json_object_get(now, "latency"), "wake_latency_seconds");
-	char a[TIME_TEXT_BYTES], b[TIME_TEXT_BYTES];
+	char clock[16], up[TIME_TEXT_BYTES], memory[TIME_TEXT_BYTES];
 	time_t wall = time(NULL);
 	struct tm tm;
 	double wakes = 0, out = 0;
@@ -415,11 +415,11 @@ static void top_print(json_t *now, json_t *before, double seconds, const struct 
 		if (strncmp(key, "http_responses_total", 20) == 0)
 			out += rate(now, before, key, seconds);
 	}
-	strftime(b, sizeof(b), "%H:%M:%S", localtime_r(&wall, &tm));
-	printf("roost %s  %s  up %s  %s  memory %s\n", text_of(now, "version"), b,
-		duration_text((uint64_t)number_of(now, "uptime_s"), a),
+	strftime(clock, sizeof(clock), "%H:%M:%S", localtime_r(&wall, &tm));
+	printf("roost %s  %s  up %s  %s  memory %s\n", text_of(now, "version"), clock,
+		duration_text((uint64_t)number_of(now, "uptime_s"), up),
 		json_is_true(json_object_get(now, "ready")) ? "ready" : "NOT READY",
-		size_text((uint64_t)number_of(now, "resident_bytes"), b));
+		size_text((uint64_t)number_of(now, "resident_bytes"), memory));
 	printf("parked %" PRId64 " (Ping %" PRId64 ", Sync %" PRId64 ")  connections %" PRId64
 	       "  handshakes in flight %" PRId64 "\n",
 		parked, number_of(m, "parked_requests{cmd=\"Ping\"}"),
@@ -431,9 +431,14 @@ static void top_print(json_t *now, json_t *before, double seconds, const struct 
 		rate(now, before, "tls_handshakes_total{resumed=\"no\"}", seconds) +
 			rate(now, before, "tls_handshakes_total{resumed=\"yes\"}", seconds),
 		rate(now, before, "store_commits_total", seconds));
-	printf("since start: commit to wire p50 <= %.3g ms, p99 <= %.3g ms (%" PRId64 " wakes)\n\n",
-		json_number_value(json_object_get(wake, "p50_s")) * 1e3,
-		json_number_value(json_object_get(wake, "p99_s")) * 1e3, number_of(wake, "count"));
+	if (number_of(wake, "count"))
+		printf("since start: commit to wire p50 <= %.3g ms, p99 <= %.3g ms (%" PRId64
+		       " wakes)\n\n",
+			json_number_value(json_object_get(wake, "p50_s")) * 1e3,
+			json_number_value(json_object_get(wake, "p99_s")) * 1e3,
+			number_of(wake, "count"));
+	else
+		printf("since start: no wakes yet\n\n");
 	table_print(t, stdout, width, rows);
 }
 

@@ -251,6 +251,7 @@ exits 0 "ping list --device" ping list --device evil --json
 json 'type == "array"' "of one device"
 exits 3 "ping list of nobody" ping list -u nobody@example.test
 exits 0 "top --once" top --once
+out_has '^roost [0-9.]+  [0-9:]{8}  up [0-9]+ s  ready  memory [0-9.]+ MiB$' "top says how the server is"
 out_has '^parked 2 ' "top counts"
 exits 0 "top without a terminal prints once" top
 exits 0 "top --json" top --once --json
