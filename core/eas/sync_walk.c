@@ -212,7 +212,7 @@ static int tell_changes(struct db_txn *txn, struct sync_walk *w)
 			err = item_get(txn, w->mailbox, w->folder, ch.item, &item);
 			if (err < 0)
 				return err;
-			if (op == SYNC_CHANGE && item.content_seq > w->from.seq)
+			if (op == SYNC_CHANGE && item.content_seq > w->base)
 				op = SYNC_CHANGE_WHOLE;
 			if (op != SYNC_CHANGE && !bytes_fit(w, item.body_bytes)) {
 				w->more = true;
