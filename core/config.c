@@ -390,8 +390,11 @@ struct config *config_new(void)
 	char why[256];
 
 	CHECK(c);
-	for (size_t i = 0; i < SETTINGS; i++)
-		CHECK(value_set(c, &settings[i], settings[i].initial, why, sizeof(why)));
+	for (size_t i = 0; i < SETTINGS; i++) {
+		bool ok = value_set(c, &settings[i], settings[i].initial, why, sizeof(why));
+
+		CHECK(ok);
+	}
 	return c;
 }
 
@@ -565,13 +568,11 @@ bool config_read_text(
 	struct config *c, const char *name, const char *text, char *why, size_t why_bytes)
 {
 	static const char last[] = "\n" SENTINEL " = 1\n";
-	size_t n = strlen(text);
-	char *whole = malloc(n + sizeof(last));
+	char *whole;
+	int n = asprintf(&whole, "%s%s", text, last);
 	bool ok;
 
-	CHECK(whole);
-	memcpy(whole, text, n);
-	memcpy(whole + n, last, sizeof(last));
+	CHECK(n > 0);
 	ok = text_parse(c, name, whole, why, why_bytes);
 	free(whole);
 	return ok;

@@ -170,8 +170,7 @@ bool cred_hash(const char *hash_cost, const char *password, char out[ACCOUNT_HAS
 	char text[UTF8_BYTES];
 	bool ok;
 
-	CHECK(sodium_init() >= 0);
-	if (!to_utf8(password, text))
+	if (sodium_init() < 0 || !to_utf8(password, text))
 		return false;
 	ok = hash_utf8(hash_cost, text, out);
 	sodium_memzero(text, sizeof(text));

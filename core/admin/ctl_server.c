@@ -84,18 +84,23 @@ static void control_close(struct control *c)
 static enum ctl_exit control_ask(struct control *c, json_t *request,
 	void (*one)(void *ctx, json_t *line), void *ctx, json_t **last_out)
 {
-	char *text = json_dumps(request, JSON_COMPACT), *line = NULL, *whole;
-	size_t room = 0, n;
+	char *text = json_dumps(request, JSON_COMPACT), *line = NULL;
+	struct buf whole = {0};
+	size_t room = 0;
 	ssize_t got;
+	bool sent;
 	enum ctl_exit code = CTL_FAILED;
 
 	json_decref(request);
-	CHECK(text && asprintf(&whole, "%s\n", text) > 0);
+	CHECK(text);
+	buf_add_str(&whole, text);
+	buf_add_byte(&whole, '\n');
 	free(text);
-	n = strlen(whole);
-	got = send(c->fd, whole, n, MSG_NOSIGNAL);
-	free(whole);
-	if (got != (ssize_t)n)
+	CHECK(!whole.failed);
+	got = send(c->fd, whole.p, whole.n, MSG_NOSIGNAL);
+	sent = got == (ssize_t)whole.n;
+	buf_free(&whole);
+	if (!sent)
 		return ctl_complain(CTL_NOT_RUNNING, "the server went away");
 	for (;;) {
 		json_t *j, *ok;

@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -125,15 +126,16 @@ bool admin_store_stats(const struct admin_source *src, struct db_stats *out)
 
 int64_t admin_resident_bytes(void)
 {
-	unsigned long long size, resident = 0;
+	char text[128], *second;
+	long long pages = 0;
 	FILE *f = fopen("/proc/self/statm", "re");
 
-	if (f) {
-		if (fscanf(f, "%llu %llu", &size, &resident) != 2)
-			resident = 0;
-		fclose(f);
-	}
-	return (int64_t)resident * sysconf(_SC_PAGESIZE);
+	if (!f)
+		return 0;
+	if (fgets(text, sizeof(text), f) && (second = strchr(text, ' ')) != NULL)
+		pages = strtoll(second, NULL, 10);
+	fclose(f);
+	return pages * sysconf(_SC_PAGESIZE);
 }
 
 void metrics_text(const struct admin_source *src, struct buf *out)

@@ -244,11 +244,13 @@ void serve_stop(struct serve **sp)
 {
 	struct serve *s = *sp;
 	uint64_t one = 1;
+	ssize_t n;
 
 	if (!s)
 		return;
 	*sp = NULL;
-	CHECK(write(s->stop_fd, &one, sizeof(one)) == sizeof(one));
+	n = write(s->stop_fd, &one, sizeof(one));
+	CHECK(n == sizeof(one));
 	pthread_join(s->thread, NULL);
 	for (unsigned i = 0; i < s->p.clients_max; i++)
 		if (s->clients[i].fd >= 0)
