@@ -903,7 +903,18 @@ bool client_parse_url(const char *url, struct client_address *out, char *why, si
 		snprintf(why, why_bytes, "%s: %s", out->host, gai_strerror(err));
 		return false;
 	}
-	memcpy(&out->to, found->ai_addr, found->ai_addrlen);
+	const struct addrinfo *best = found;
+
+	while (best && best->ai_family != AF_INET)
+		best = best->ai_next;
+	if (!best)
+		best = found;
+	memcpy(&out->to, best->ai_addr, best->ai_addrlen);
 	freeaddrinfo(found);
 	return true;
+}
+
+void client_host_header(const struct client_address *a, char *dst, size_t cap)
+{
+	snprintf(dst, cap, strchr(a->host, ':') ? "[%s]:%s" : "%s:%s", a->host, a->port);
 }

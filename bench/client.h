@@ -33,8 +33,11 @@ struct client_address {
 	bool tls;
 	struct sockaddr_storage to;
 };
-/* https://HOST[:PORT][/PATH] or http://...; [v6] in brackets. Resolves HOST. */
+/* https://HOST[:PORT][/PATH] or http://...; [v6] in brackets. Resolves HOST; an IPv4 address is
+ * preferred, because that is what a server on localhost listens on more often. */
 bool client_parse_url(const char *url, struct client_address *out, char *why, size_t why_bytes);
+/* HOST:PORT as the Host header wants it. */
+void client_host_header(const struct client_address *a, char *dst, size_t cap);
 
 struct client_options {
 	const char *server_name; /* SNI, and the name a certificate must carry; NULL: none */

@@ -1629,8 +1629,7 @@ int main(int argc, char **argv)
 	snprintf(agent, sizeof(agent), "roost-phone/%s", roost_version);
 	if (!a->device_id[0])
 		default_device(a);
-	snprintf(a->host_header, sizeof(a->host_header),
-		strchr(a->server.host, ':') ? "[%s]:%s" : "%s:%s", a->server.host, a->server.port);
+	client_host_header(&a->server, a->host_header, sizeof(a->host_header));
 	if (!phone_basic(a->user, a->password, a->authorization, sizeof(a->authorization)))
 		die("user and password are too long");
 	a->who.host = a->host_header;

@@ -1,0 +1,592 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "bench/fleet.h"
+
+#include "bench/eas_request.h"
+#include "core/base/check.h"
+#include "core/base/clock.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What phone i does next, or waits for. The first ones only with `prime`. */
+#define STATES(X)                                                                                  \
+	X(NEW, "not connected, nothing done")                                                      \
+	X(POLICY_ASK, "Provision, phase one")                                                      \
+	X(POLICY_ACKNOWLEDGE, "Provision, phase two")                                              \
+	X(FOLDERS, "FolderSync from 0")                                                            \
+	X(SYNC_PRIME, "Sync key 0 of the inbox")                                                   \
+	X(SYNC, "Sync of the inbox until nothing is left")                                         \
+	X(PING, "Ping on its way")                                                                 \
+	X(PARKED, "Ping sent")                                                                     \
+	X(ANSWERED, "Ping answered, status 2")                                                     \
+	X(FAILED, "lost")
+
+enum state {
+#define X(id, text) STATE_##id,
+	STATES(X)
+#undef X
+};
+
+struct fleet_phone {
+	_Atomic uint64_t came_ns;
+	uint32_t policy_key;
+	uint8_t state;
+	char *sync_key; /* only while priming */
+};
+
+enum { MESSAGE_PARK = 1, MESSAGE_PING, MESSAGE_STOP, REQUEST_TIMEOUT_S = 120 };
+
+struct message {
+	struct loop_msg msg;
+	uint32_t phone;
+};
+
+struct fleet {
+	struct fleet_options o;
+	struct client *client;
+	pthread_t thread;
+	struct fleet_phone *phones;
+	struct buf request, document;
+	uint32_t park_next; /* phones from here on still to be looked at by fleet_park */
+
+	/* The fleet's thread writes these; readers hold the mutex. */
+	pthread_mutex_t mutex;
+	pthread_cond_t changed;
+	struct fleet_status status;
+	bool dirty;
+	bool started, failed_to_start;
+	char why[CLIENT_WHY_BYTES];
+};
+
+uint32_t fleet_phone_bytes(void)
+{
+	return client_phone_bytes() + (uint32_t)sizeof(struct fleet_phone);
+}
+
+static uint32_t *counter(struct fleet *f, enum state s)
+{
+	switch (s) {
+	case STATE_NEW:
+		return NULL;
+	case STATE_PARKED:
+		return &f->status.parked;
+	case STATE_ANSWERED:
+		return &f->status.answered;
+	case STATE_FAILED:
+		return &f->status.failed;
+	default:
+		return &f->status.busy;
+	}
+}
+
+/* The only place that changes a state, and counts it. */
+static void move(struct fleet *f, uint32_t i, enum state to)
+{
+	struct fleet_phone *p = &f->phones[i];
+
+	pthread_mutex_lock(&f->mutex);
+	uint32_t *from_count = counter(f, (enum state)p->state), *to_count = counter(f, to);
+
+	if (from_count)
+		--*from_count;
+	if (to_count)
+		++*to_count;
+	f->dirty = true;
+	pthread_mutex_unlock(&f->mutex);
+	p->state = (uint8_t)to;
+}
+
+static void fail(struct fleet *f, uint32_t i, const char *why)
+{
+	struct fleet_phone *p = &f->phones[i];
+
+	free(p->sync_key);
+	p->sync_key = NULL;
+	move(f, i, STATE_FAILED);
+	pthread_mutex_lock(&f->mutex);
+	snprintf(f->status.why, sizeof(f->status.why), "phone %u: %s", i, why);
+	pthread_mutex_unlock(&f->mutex);
+}
+
+static void ask(struct fleet *f, uint32_t i)
+{
+	struct fleet_phone *p = &f->phones[i];
+	char user[128], device[64], authorization[512];
+	struct phone_identity who = {
+		.host = f->o.host_header,
+		.user = user,
+		.authorization = authorization,
+		.device_id = device,
+		.device_type = "RoostBench",
+		.user_agent = "roost-bench",
+		.version = 141,
+		.policy_key = p->policy_key,
+	};
+	const struct bytes inbox = bytes_str("1");
+	struct phone_sync sync = {
+		.folder = inbox,
+		.key = bytes_str(p->sync_key),
+		.prime = p->state == STATE_SYNC_PRIME,
+		.body_type = 1,
+		.truncation_bytes = 512,
+	};
+	enum eas_command command = EAS_PING;
+	uint32_t timeout_s = REQUEST_TIMEOUT_S;
+
+	f->o.user(i % f->o.users, user, sizeof(user));
+	f->o.device(i, device, sizeof(device));
+	CHECK(phone_basic(user, f->o.password, authorization, sizeof(authorization)));
+	f->document.n = f->request.n = 0;
+	switch ((enum state)p->state) {
+	case STATE_POLICY_ASK:
+		phone_body_provision_ask(who.version, "Benchmark", who.user_agent, &f->document);
+		command = EAS_PROVISION;
+		break;
+	case STATE_POLICY_ACKNOWLEDGE:
+		phone_body_provision_acknowledge(p->policy_key, &f->document);
+		command = EAS_PROVISION;
+		break;
+	case STATE_FOLDERS:
+		phone_body_folder_sync(bytes_str("0"), &f->document);
+		command = EAS_FOLDER_SYNC;
+		break;
+	case STATE_SYNC_PRIME:
+	case STATE_SYNC:
+		phone_body_sync(&sync, 1, who.version, 0, &f->document);
+		command = EAS_SYNC;
+		break;
+	case STATE_PING:
+		phone_body_ping(f->o.heartbeat_s, &inbox, 1, &f->document);
+		timeout_s = 0;
+		break;
+	default:
+		CHECK(!"a state that asks");
+	}
+	phone_request(&who, command, buf_bytes(&f->document), &f->request);
+	CHECK(!f->request.failed);
+	atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
+	client_request(f->client, i, buf_bytes(&f->request), timeout_s);
+}
+
+/* From where the phone is, on the way to a parked Ping. */
+static void go(struct fleet *f, uint32_t i)
+{
+	struct fleet_phone *p = &f->phones[i];
+
+	if (p->state == STATE_NEW && f->o.prime)
+		move(f, i, STATE_POLICY_ASK);
+	else if (p->state == STATE_NEW || p->state == STATE_ANSWERED || p->state == STATE_FAILED)
+		move(f, i, STATE_PING);
+	if (client_is_open(f->client, i))
+		ask(f, i);
+	else
+		client_open(f->client, i);
+}
+
+static void on_opened(void *arg, uint32_t i)
+{
+	ask(arg, i);
+}
+
+static void on_sent(void *arg, uint32_t i)
+{
+	struct fleet *f = arg;
+
+	if (f->phones[i].state == STATE_PING)
+		move(f, i, STATE_PARKED);
+}
+
+static bool keep_key(struct fleet_phone *p, struct bytes key)
+{
+	free(p->sync_key);
+	p->sync_key = strndup((const char *)key.p, key.n);
+	return p->sync_key && key.n > 0;
+}
+
+static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node *root)
+{
+	struct fleet_phone *p = &f->phones[i];
+	const struct wbxml_node *at = NULL;
+	struct phone_provision policy;
+	struct phone_folder_sync folders;
+	struct phone_collection c = {.status = 0};
+	char why[64];
+
+	switch ((enum state)p->state) {
+	case STATE_POLICY_ASK:
+	case STATE_POLICY_ACKNOWLEDGE:
+		if (!phone_read_provision(root, &policy) || policy.status != 1 ||
+			policy.policy_status != 1) {
+			fail(f, i, "Provision failed");
+			return;
+		}
+		p->policy_key = policy.policy_key;
+		move(f, i, p->state == STATE_POLICY_ASK ? STATE_POLICY_ACKNOWLEDGE : STATE_FOLDERS);
+		break;
+	case STATE_FOLDERS:
+		if (!phone_read_folder_sync(root, &folders) || folders.status != 1) {
+			fail(f, i, "FolderSync failed");
+			return;
+		}
+		move(f, i, STATE_SYNC_PRIME);
+		CHECK(keep_key(p, bytes_str("0")));
+		break;
+	default:
+		/* An empty answer to Sync means that nothing is left. */
+		if (root && (!phone_next_collection(root, &at, &c) || c.status != 1 ||
+				    !keep_key(p, c.key))) {
+			snprintf(why, sizeof(why), "Sync failed: status %u, %u",
+				phone_sync_status(root), c.status);
+			fail(f, i, why);
+			return;
+		}
+		if (p->state == STATE_SYNC_PRIME || c.more) {
+			move(f, i, STATE_SYNC);
+			break;
+		}
+		free(p->sync_key);
+		p->sync_key = NULL;
+		move(f, i, STATE_PING);
+	}
+	ask(f, i);
+}
+
+static void answer_ping(
+	struct fleet *f, uint32_t i, const struct wbxml_node *root, uint64_t came_ns)
+{
+	struct phone_ping ping;
+	char why[64];
+
+	if (phone_read_ping(root, &ping) && ping.status == 2) {
+		atomic_store_explicit(&f->phones[i].came_ns, came_ns, memory_order_release);
+		move(f, i, STATE_ANSWERED);
+		return;
+	}
+	snprintf(why, sizeof(why), "Ping answered with status %u", ping.status);
+	fail(f, i, why);
+}
+
+static void on_answered(
+	void *arg, uint32_t i, const struct http_answer *h, struct bytes body, uint64_t came_ns)
+{
+	struct fleet *f = arg;
+	struct arena arena;
+	struct wbxml_node *root = NULL;
+	const char *why = NULL;
+	char text[CLIENT_WHY_BYTES];
+	struct bytes reason = http_answer_field(h, "X-Roost-Reason");
+
+	if (h->status != 200) {
+		snprintf(text, sizeof(text), "HTTP %d %.*s", h->status,
+			(int)(reason.n < 200 ? reason.n : 200), (const char *)reason.p);
+		fail(f, i, text);
+		client_close(f->client, i);
+		return;
+	}
+	arena_init(&arena, 4 << 20);
+	if (body.n && wbxml_parse(body, &arena, NULL, &root, &why) < 0)
+		fail(f, i, why);
+	else if (f->phones[i].state >= STATE_PING)
+		answer_ping(f, i, root, came_ns);
+	else
+		answer_priming(f, i, root);
+	arena_free(&arena);
+}
+
+static void on_closed(void *arg, uint32_t i, enum client_end how, const char *why)
+{
+	struct fleet *f = arg;
+	char text[CLIENT_WHY_BYTES];
+
+	/* Answered phones connect again at their next Ping. */
+	if (f->phones[i].state == STATE_FAILED || f->phones[i].state == STATE_ANSWERED)
+		return;
+	snprintf(text, sizeof(text), "%s: %s", client_end_name(how), why);
+	fail(f, i, text);
+}
+
+static void on_message(void *arg, struct loop_msg *m)
+{
+	struct fleet *f = arg;
+	uint32_t i = ((struct message *)m)->phone;
+
+	if (m->kind == MESSAGE_PARK)
+		f->park_next = 0;
+	else if (m->kind == MESSAGE_PING && f->phones[i].state == STATE_ANSWERED)
+		go(f, i);
+	else if (m->kind == MESSAGE_STOP)
+		client_stop(f->client);
+	free(m);
+}
+
+/* fleet_park in slices, so that answers are read between them. */
+static uint64_t on_tick(void *arg, uint64_t now_ms)
+{
+	struct fleet *f = arg;
+	uint32_t n = f->o.client.phones_max, slice = 256;
+
+	while (f->park_next < n && slice > 0) {
+		uint32_t i = f->park_next++;
+		enum state s = (enum state)f->phones[i].state;
+
+		if (s != STATE_NEW && s != STATE_ANSWERED && s != STATE_FAILED)
+			continue;
+		go(f, i);
+		slice--;
+	}
+	pthread_mutex_lock(&f->mutex);
+	if (f->dirty)
+		pthread_cond_broadcast(&f->changed);
+	f->dirty = false;
+	pthread_mutex_unlock(&f->mutex);
+	return f->park_next < n ? now_ms : UINT64_MAX;
+}
+
+static void block_signals(void)
+{
+	sigset_t all;
+
+	/* They are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
+
+static void *fleet_thread(void *arg)
+{
+	static const struct client_events events = {
+		.opened = on_opened,
+		.sent = on_sent,
+		.answered = on_answered,
+		.closed = on_closed,
+		.message = on_message,
+		.tick = on_tick,
+	};
+	struct fleet *f = arg;
+
+	block_signals();
+	struct client *c = client_new(&f->o.client, &events, f, f->why, sizeof(f->why));
+
+	pthread_mutex_lock(&f->mutex);
+	f->client = c;
+	f->started = c != NULL;
+	f->failed_to_start = c == NULL;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->mutex);
+	if (c) {
+		client_run(c);
+		client_free(&f->client);
+	}
+	return NULL;
+}
+
+static void post(struct fleet *f, uint32_t kind, uint32_t phone)
+{
+	struct message *m = calloc(1, sizeof(*m));
+
+	CHECK(m);
+	m->msg.kind = kind;
+	m->phone = phone;
+	client_post(f->client, &m->msg);
+}
+
+struct fleet *fleet_start(const struct fleet_options *o, char *why, size_t why_bytes)
+{
+	struct fleet *f = calloc(1, sizeof(*f));
+	pthread_condattr_t mono;
+
+	CHECK(f);
+	f->o = *o;
+	f->park_next = o->client.phones_max;
+	f->phones = calloc(o->client.phones_max, sizeof(*f->phones));
+	CHECK(f->phones);
+	pthread_mutex_init(&f->mutex, NULL);
+	pthread_condattr_init(&mono);
+	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
+	pthread_cond_init(&f->changed, &mono);
+	pthread_condattr_destroy(&mono);
+	CHECK(pthread_create(&f->thread, NULL, fleet_thread, f) == 0);
+	pthread_mutex_lock(&f->mutex);
+	while (!f->started && !f->failed_to_start)
+		pthread_cond_wait(&f->changed, &f->mutex);
+	pthread_mutex_unlock(&f->mutex);
+	if (f->started)
+		return f;
+	snprintf(why, why_bytes, "%s", f->why);
+	fleet_stop(&f);
+	return NULL;
+}
+
+void fleet_stop(struct fleet **fp)
+{
+	struct fleet *f = *fp;
+
+	if (!f)
+		return;
+	if (f->started)
+		post(f, MESSAGE_STOP, 0);
+	pthread_join(f->thread, NULL);
+	for (uint32_t i = 0; i < f->o.client.phones_max; i++)
+		free(f->phones[i].sync_key);
+	pthread_cond_destroy(&f->changed);
+	pthread_mutex_destroy(&f->mutex);
+	buf_free(&f->request);
+	buf_free(&f->document);
+	free(f->phones);
+	free(f);
+	*fp = NULL;
+}
+
+void fleet_park(struct fleet *f)
+{
+	post(f, MESSAGE_PARK, 0);
+}
+
+void fleet_ping(struct fleet *f, uint32_t phone)
+{
+	post(f, MESSAGE_PING, phone);
+}
+
+void fleet_status(struct fleet *f, struct fleet_status *out)
+{
+	pthread_mutex_lock(&f->mutex);
+	*out = f->status;
+	pthread_mutex_unlock(&f->mutex);
+}
+
+void fleet_wait_answered(struct fleet *f, uint32_t answered, uint64_t timeout_ms)
+{
+	uint64_t until_ms = clock_mono_ms() + timeout_ms;
+	struct timespec until = {
+		.tv_sec = (time_t)(until_ms / 1000), .tv_nsec = (long)(until_ms % 1000) * 1000000};
+
+	pthread_mutex_lock(&f->mutex);
+	while (f->status.answered < answered && (f->status.parked || f->status.busy) &&
+		pthread_cond_timedwait(&f->changed, &f->mutex, &until) != ETIMEDOUT)
+		;
+	pthread_mutex_unlock(&f->mutex);
+}
+
+uint64_t fleet_came_ns(const struct fleet *f, uint32_t phone)
+{
+	return atomic_load_explicit(&f->phones[phone].came_ns, memory_order_acquire);
+}
+
+/* ---- visits ---- */
+
+struct visits {
+	const struct visit_options *o;
+	struct visit_result *r;
+	struct client *client;
+	uint64_t *start_ns; /* per phone */
+	uint64_t *took_ns;
+	uint32_t begun;
+	char *why;
+	size_t why_bytes;
+	bool ok;
+};
+
+static void visit_next(struct visits *v, uint32_t i)
+{
+	uint32_t over = v->r->done + v->r->failed;
+
+	if (v->o->progress)
+		v->o->progress(over);
+	if (v->begun < v->o->count && !*v->o->stop) {
+		v->begun++;
+		v->start_ns[i] = clock_mono_ns();
+		client_open(v->client, i);
+	} else if (over >= v->begun) {
+		client_stop(v->client);
+	}
+}
+
+static void visit_opened(void *arg, uint32_t i)
+{
+	struct visits *v = arg;
+
+	v->took_ns[i] = clock_mono_ns() - v->start_ns[i];
+	if (!v->r->tls[0])
+		snprintf(v->r->tls, sizeof(v->r->tls), "%s", client_tls_text(v->client, i));
+	client_request(v->client, i, v->o->request, 30);
+}
+
+static void visit_sent(void *arg, uint32_t i)
+{
+	(void)arg;
+	(void)i;
+}
+
+static void visit_answered(
+	void *arg, uint32_t i, const struct http_answer *h, struct bytes body, uint64_t came_ns)
+{
+	struct visits *v = arg;
+
+	(void)body;
+	v->r->last_status = h->status;
+	v->r->last_ns = came_ns;
+	v->r->open_ns[v->r->done++] = v->took_ns[i];
+	client_close(v->client, i);
+	visit_next(v, i);
+}
+
+static void visit_closed(void *arg, uint32_t i, enum client_end how, const char *why)
+{
+	struct visits *v = arg;
+
+	v->r->failed++;
+	snprintf(v->r->why, sizeof(v->r->why), "%s: %s", client_end_name(how), why);
+	visit_next(v, i);
+}
+
+static void *visits_thread(void *arg)
+{
+	static const struct client_events events = {
+		.opened = visit_opened,
+		.sent = visit_sent,
+		.answered = visit_answered,
+		.closed = visit_closed,
+	};
+	struct visits *v = arg;
+	struct client_stats s;
+	uint32_t n = v->o->client.phones_max;
+
+	block_signals();
+	v->client = client_new(&v->o->client, &events, v, v->why, v->why_bytes);
+	if (!v->client)
+		return NULL;
+	v->r->first_ns = clock_mono_ns();
+	for (uint32_t i = 0; i < n && v->begun < v->o->count; i++) {
+		v->begun++;
+		v->start_ns[i] = clock_mono_ns();
+		client_open(v->client, i);
+	}
+	client_run(v->client);
+	client_stats(v->client, &s);
+	v->r->full = s.full_handshakes;
+	v->r->resumed = s.resumed_handshakes;
+	client_free(&v->client);
+	v->ok = true;
+	return NULL;
+}
+
+bool visits_run(
+	const struct visit_options *o, struct visit_result *out, char *why, size_t why_bytes)
+{
+	struct visits v = {.o = o, .r = out, .why = why, .why_bytes = why_bytes};
+	pthread_t thread;
+
+	*out = (struct visit_result){0};
+	out->open_ns = calloc(o->count, sizeof(*out->open_ns));
+	v.start_ns = calloc(o->client.phones_max, sizeof(*v.start_ns));
+	v.took_ns = calloc(o->client.phones_max, sizeof(*v.took_ns));
+	CHECK(out->open_ns && v.start_ns && v.took_ns);
+	CHECK(pthread_create(&thread, NULL, visits_thread, &v) == 0);
+	pthread_join(thread, NULL);
+	free(v.start_ns);
+	free(v.took_ns);
+	return v.ok;
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* bench/fleet.h - thousands of phones that park a Ping and wait, driven from another thread.
+ * Thread: fleet_* from one thread (the benchmark's); the phones live on a thread of the fleet's.
+ * Memory: per phone 232 bytes of bench/client and 40 here; nothing else while it hangs.
+ * Errors: a phone that fails stays failed; fleet_status counts them and keeps the newest reason.
+ * Units:  *_ns is CLOCK_MONOTONIC. */
+#ifndef ROOST_BENCH_FLEET_H
+#define ROOST_BENCH_FLEET_H
+
+#include "bench/client.h"
+
+struct fleet;
+
+struct fleet_options {
+	struct client_options client; /* phones_max is the fleet's size */
+	const char *host_header;
+	/* Phone i logs in as user(i % users). */
+	void (*user)(uint32_t user, char *out, size_t cap);
+	void (*device)(uint32_t phone, char *out, size_t cap);
+	const char *password;
+	uint32_t users;
+	uint32_t heartbeat_s;
+	bool prime; /* Provision, FolderSync and Sync over the network before the first Ping */
+};
+
+struct fleet_status {
+	uint32_t parked;            /* a Ping is sent and unanswered */
+	uint32_t answered;          /* with status 2, since the last fleet_ping */
+	uint32_t failed;            /* connection lost, or another answer */
+	uint32_t busy;              /* on the way to one of these */
+	char why[CLIENT_WHY_BYTES]; /* of the newest failure */
+};
+
+/* The thread is started; nothing connects yet. NULL with a reason. */
+struct fleet *fleet_start(const struct fleet_options *o, char *why, size_t why_bytes);
+/* Closes all connections at once and ends the thread. */
+void fleet_stop(struct fleet **f);
+
+/* All phones that have no parked Ping send one, connecting first where needed. */
+void fleet_park(struct fleet *f);
+/* One phone that was answered sends a Ping again. */
+void fleet_ping(struct fleet *f, uint32_t phone);
+void fleet_status(struct fleet *f, struct fleet_status *out);
+/* Waits until `answered` is at least that many, or nothing is parked or busy any more, or
+ * timeout_ms is over. */
+void fleet_wait_answered(struct fleet *f, uint32_t answered, uint64_t timeout_ms);
+/* When the phone's last answer had come; 0: none since its last Ping. */
+uint64_t fleet_came_ns(const struct fleet *f, uint32_t phone);
+uint32_t fleet_phone_bytes(void);
+
+/* Connects, asks once, closes, `count` times over all, at most `parallel` at a time: what a
+ * handshake and a first request cost. Runs on a thread of its own and returns when done. */
+struct visit_options {
+	struct client_options client; /* phones_max is the parallelism */
+	struct bytes request;         /* any answer will do */
+	uint32_t count;
+	volatile const int *stop; /* looked at now and then */
+	void (*progress)(uint32_t done);
+};
+struct visit_result {
+	uint32_t done, failed;
+	uint64_t full, resumed;
+	uint64_t *open_ns; /* connect and handshake of each that succeeded; the caller frees */
+	uint64_t first_ns, last_ns;
+	int last_status;
+	char why[CLIENT_WHY_BYTES], tls[64];
+};
+bool visits_run(
+	const struct visit_options *o, struct visit_result *out, char *why, size_t why_bytes);
+
+#endif

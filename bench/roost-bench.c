@@ -1,0 +1,1068 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* roost-bench: what parked phones, wakes, bursts and handshakes cost a server. */
+#include "bench/client.h"
+#include "bench/eas_request.h"
+#include "bench/figures.h"
+#include "bench/fleet.h"
+#include "bench/mailroom.h"
+#include "bench/target.h"
+#include "core/base/check.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/version.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+enum exit_code {
+	EXIT_OK = 0,
+	EXIT_FAILED = 1,
+	EXIT_USAGE = 2,
+	EXIT_MACHINE = 3,
+	EXIT_STOPPED = 130
+};
+
+enum {
+	PER_SOURCE = 20000,   /* phones per 127.0.0.x */
+	BURST_BATCH = 256,    /* changes per transaction */
+	PARK_PATIENCE_S = 60, /* without any progress */
+	WAKE_PATIENCE_MS = 10000,
+	SETS_MAX = 64,
+	WHY = 512,
+};
+
+static const char usage[] =
+	"roost-bench - measures a push server\n"
+	"\n"
+	"  roost-bench --spawn [options] [SCENARIO...]\n"
+	"  roost-bench --url https://HOST:PORT [--pid PID] [--metrics URL] [--data DIR] [options] "
+	"...\n"
+	"\n"
+	"Scenarios (default: all):\n"
+	"  hold        parks the phones: user and kernel memory per parked Ping, CPU while idle\n"
+	"  wake        one random phone of all gets mail: commit to wire, commit to phone\n"
+	"  burst       every account gets one message: wakes per second, CPU and system calls per "
+	"wake\n"
+	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
+	"  all\n"
+	"\n"
+	"The server:\n"
+	"      --spawn              start roostd on a temporary store, and end it afterwards\n"
+	"      --roostd FILE        which (default: beside this program)\n"
+	"  -s, --set SECTION.KEY=V  further settings for it\n"
+	"  -u, --url URL            a server that runs; any HTTPS server for `handshake`\n"
+	"      --pid PID            its process (with its children), for memory and CPU\n"
+	"      --metrics URL        its metrics, like http://127.0.0.1:9100/metrics\n"
+	"      --data DIR           its data directory: accounts bench*@" MAILROOM_DOMAIN
+	" are made\n"
+	"                           there, and changes committed; removed at the end\n"
+	"      --keep               do not remove them\n"
+	"      --prime              Provision, FolderSync and Sync over the network\n"
+	"      --ca FILE            verify the certificate (default: do not)\n"
+	"\n"
+	"How much:\n"
+	"  -n, --phones N           (default 20000)\n"
+	"      --users N            accounts; phones are spread over them (default: as many)\n"
+	"      --wakes N            of scenario wake (default 1000)\n"
+	"      --visits N           of scenario handshake (default 2000)\n"
+	"      --parallel N         connections shaking hands at a time (default 64)\n"
+	"      --rounds N           of burst and handshake; medians are shown (default 3)\n"
+	"      --idle S             seconds to watch the idle server (default 10)\n"
+	"      --heartbeat S        (default 3540)\n"
+	"      --tls12              TLS 1.2 only\n"
+	"      --get PATH           handshake: GET this without credentials instead of OPTIONS\n"
+	"      --name NAME          put in front of the figures' names\n"
+	"      --json FILE          JSON lines go there, appended; - standard output (default),\n"
+	"                           none\n"
+	"      --force              start although memory, ports or files do not suffice\n"
+	"  -V, --version\n"
+	"  -h, --help\n"
+	"\n"
+	"Exit codes: 0 all measured, 1 something failed, 2 wrong usage, 3 the machine is too "
+	"small,\n"
+	"130 interrupted. See roost-bench(1).\n";
+
+struct bench {
+	/* the command line */
+	bool spawn, keep, prime, force, tls12;
+	bool hold, wake, burst, handshake;
+	const char *roostd, *ca_file, *get_path, *json_file;
+	const char *sets[SETS_MAX + 1];
+	size_t set_count;
+	uint32_t phones, users, wakes, visits, parallel, rounds, idle_s, heartbeat_s;
+
+	/* the server */
+	struct target_server server;
+	struct client_address url, metrics_url;
+	const char *data;
+	pid_t pid;
+	bool has_metrics;
+	char host_header[300];
+
+	struct mailroom *mailroom;
+	struct fleet *fleet;
+	struct figures figures;
+	struct metrics_page before, after;
+	bool failed;
+};
+
+static volatile int interrupted;
+
+static void on_signal(int number)
+{
+	(void)number;
+	/* A second one means that patience is over; roostd ends with us in any case. */
+	if (interrupted++)
+		_exit(EXIT_STOPPED);
+}
+
+/* ---- telling ---- */
+
+static bool progress_open;
+static uint64_t progress_ms;
+
+/* One line that is written over on a terminal; every two seconds one on anything else. */
+__attribute__((format(printf, 1, 2))) static void progress(const char *fmt, ...)
+{
+	uint64_t now_ms = clock_mono_ms();
+	bool tty = isatty(2);
+	va_list ap;
+
+	if (progress_ms && now_ms - progress_ms < (tty ? 100 : 2000))
+		return;
+	progress_ms = now_ms;
+	fputs(tty ? "\r" : "", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputs(tty ? "\033[K" : "\n", stderr);
+	fflush(stderr);
+	progress_open = tty;
+}
+
+__attribute__((format(printf, 1, 2))) static void note(const char *fmt, ...)
+{
+	va_list ap;
+
+	if (progress_open)
+		fputs("\r\033[K", stderr);
+	progress_open = false;
+	progress_ms = 0;
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+__attribute__((format(printf, 2, 3))) static bool failed(struct bench *b, const char *fmt, ...)
+{
+	char text[WHY];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (!interrupted)
+		note("roost-bench: %s", text);
+	b->failed = true;
+	return false;
+}
+
+#define figure(b, ...) figure_add(&(b)->figures, __VA_ARGS__)
+
+static void pause_ms(uint64_t ms)
+{
+	struct timespec ts = {
+		.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
+
+	nanosleep(&ts, NULL);
+}
+
+/* False: no metrics, or they cannot be had (said once). */
+static bool metrics(struct bench *b, struct metrics_page *page)
+{
+	char why[WHY];
+
+	if (!b->has_metrics)
+		return false;
+	if (metrics_fetch(&b->metrics_url, page, why, sizeof(why)))
+		return true;
+	b->has_metrics = false;
+	return failed(b, "%s", why);
+}
+
+/* ---- the server and its phones ---- */
+
+static void client_settings(const struct bench *b, uint32_t phones, struct client_options *o)
+{
+	*o = (struct client_options){
+		.server_name = b->url.host,
+		.tls = b->url.tls,
+		.tls_options = {.ca_file = b->ca_file, .tls12_only = b->tls12},
+		.to[0] = b->url.to,
+		.to_count = 1,
+		.phones_max = phones,
+		.handshakes_max = b->parallel,
+		.open_timeout_s = 60,
+		.reset_on_close = true,
+	};
+	/* Source addresses only where they are ours to choose. */
+	const struct sockaddr_in *sa = (const struct sockaddr_in *)&b->url.to;
+
+	if (sa->sin_family == AF_INET && ntohl(sa->sin_addr.s_addr) >> 24 == 127)
+		o->phones_per_source = PER_SOURCE;
+}
+
+static bool fill_store(struct bench *b)
+{
+	char why[WHY];
+	uint64_t start_ms = clock_mono_ms();
+	int64_t done;
+
+	b->mailroom = mailroom_open(b->data, b->spawn, b->users, b->phones, why, sizeof(why));
+	if (!b->mailroom)
+		return failed(b, "%s", why);
+	do {
+		done = mailroom_fill(b->mailroom, why, sizeof(why));
+		if (done < 0)
+			return failed(b, "%s", why);
+		progress("store: %u accounts, %lld of %u phones", b->users, (long long)done,
+			b->phones);
+	} while (done < b->phones && !interrupted);
+	note("store: %u accounts and %u synced phones in %.1f s (one shared Argon2 hash of the "
+	     "least cost: for benchmarks only)",
+		b->users, b->phones, (double)(clock_mono_ms() - start_ms) / 1000);
+	return !interrupted;
+}
+
+static bool server_start(struct bench *b)
+{
+	char why[WHY], url[64];
+	char program[4096];
+
+	if (b->spawn) {
+		if (!target_prepare(&b->server, why, sizeof(why)))
+			return failed(b, "%s", why);
+		b->data = b->server.data;
+	}
+	if (b->data && !fill_store(b))
+		return false;
+	if (!b->spawn)
+		return true;
+	if (b->roostd)
+		snprintf(program, sizeof(program), "%s", b->roostd);
+	else
+		target_default_program(program, sizeof(program));
+	if (!target_start(&b->server, program, b->sets, why, sizeof(why)))
+		return failed(b, "%s", why);
+	b->pid = b->server.pid;
+	snprintf(url, sizeof(url), "https://127.0.0.1:%u", b->server.https_port);
+	CHECK(client_parse_url(url, &b->url, why, sizeof(why)));
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u/metrics", b->server.admin_port);
+	CHECK(client_parse_url(url, &b->metrics_url, why, sizeof(why)));
+	b->has_metrics = true;
+	note("server: %s, pid %d, %s:%s", program, (int)b->pid, b->url.host, b->url.port);
+	return true;
+}
+
+static bool machine_check(struct bench *b)
+{
+	struct machine_need need = {
+		.phones = b->hold || b->wake || b->burst ? b->phones : b->parallel,
+		.per_source = PER_SOURCE,
+		.addresses = 1,
+		.both_ends = b->spawn || b->pid > 0,
+	};
+
+	if (machine_suffices(&need, stderr) || b->force)
+		return true;
+	failed(b, "this machine does not suffice (--force starts all the same)");
+	return false;
+}
+
+static bool fleet_begin(struct bench *b)
+{
+	struct fleet_options o = {
+		.host_header = b->host_header,
+		.user = mailroom_user,
+		.device = mailroom_device,
+		.password = MAILROOM_PASSWORD,
+		.users = b->users,
+		.heartbeat_s = b->heartbeat_s,
+		.prime = b->prime,
+	};
+	char why[WHY];
+
+	client_settings(b, b->phones, &o.client);
+	b->fleet = fleet_start(&o, why, sizeof(why));
+	return b->fleet || failed(b, "%s", why);
+}
+
+/* Until every phone hangs, as the phones see it and, with metrics, as the server does too. */
+static bool wait_parked(struct bench *b, const char *doing)
+{
+	struct fleet_status s;
+	uint32_t best = 0;
+	uint64_t moved_ms = clock_mono_ms(), start_ms = moved_ms;
+
+	for (;;) {
+		fleet_status(b->fleet, &s);
+		if (s.parked > best) {
+			best = s.parked;
+			moved_ms = clock_mono_ms();
+		}
+		progress("%s: %u of %u phones after %.1f s%s", doing, s.parked, b->phones,
+			(double)(clock_mono_ms() - start_ms) / 1000,
+			s.failed ? ", some failed" : "");
+		if (interrupted)
+			return false;
+		if (s.parked == b->phones)
+			break;
+		if (s.parked + s.failed + s.answered == b->phones && !s.busy &&
+			s.failed + s.answered)
+			return failed(b, "%u phones do not hang: %s", s.failed + s.answered,
+				s.why[0] ? s.why : "answered at once");
+		if (clock_mono_ms() - moved_ms > PARK_PATIENCE_S * 1000)
+			return failed(b, "no phone parked for %d s; %u of %u hang, last error: %s",
+				PARK_PATIENCE_S, s.parked, b->phones, s.why[0] ? s.why : "none");
+		pause_ms(20);
+	}
+	/* Sent is not yet hanging: the server counts too. */
+	for (int i = 0; i < 500 && metrics(b, &b->after); i++) {
+		double hanging = metrics_value(&b->after, "roost_parked_requests", "Ping");
+
+		if (hanging >= b->phones)
+			return true;
+		if (interrupted)
+			return false;
+		pause_ms(20);
+	}
+	if (b->has_metrics)
+		return failed(b, "the server says that only %.0f requests hang",
+			metrics_value(&b->after, "roost_parked_requests", "Ping"));
+	pause_ms(1000);
+	return true;
+}
+
+/* Parks what is not parked. */
+static bool park(struct bench *b, const char *doing)
+{
+	if (!b->fleet && !fleet_begin(b))
+		return false;
+	fleet_park(b->fleet);
+	pause_ms(50); /* the message must be there before "all parked" of before is believed */
+	return wait_parked(b, doing);
+}
+
+/* ---- hold ---- */
+
+static void hold_kernel(struct bench *b, const struct kernel_memory *k0,
+	const struct kernel_memory *k1, uint64_t client_bytes, uint64_t server_bytes)
+{
+	double n = b->phones, both = 0, ends = b->spawn || b->pid > 0 ? 2 : 1;
+	double available = (double)k0->available - (double)k1->available;
+	char name[64];
+
+	for (int i = 0; i < KERNEL_CACHES && k1->has_caches; i++) {
+		double d = (double)k1->cache[i] - (double)k0->cache[i];
+
+		if (d < n * 16 && d > n * -16)
+			continue;
+		both += d;
+		snprintf(name, sizeof(name), "hold_kernel_%s", kernel_cache_names[i]);
+		figure(b, name, d / n / ends, "bytes", b->phones, "per parked Ping%s",
+			ends == 2 ? ", server's half" : "");
+	}
+	if (k1->has_caches)
+		figure(b, "hold_kernel_slab_per_ping", both / n / ends, "bytes", b->phones,
+			"sum of these caches%s",
+			ends == 2 ? "; both ends hold the same and are here: half of it" : "");
+	figure(b, "hold_slab_both_ends", ((double)k1->slab - (double)k0->slab) / n, "bytes",
+		b->phones, "all slab growth per connection");
+	figure(b, "hold_memory_both_ends", available / n, "bytes", b->phones,
+		"fall of MemAvailable per connection, user memory of server (%.0f) and client "
+		"(%.0f) included",
+		(double)server_bytes / n, (double)client_bytes / n);
+}
+
+static bool hold(struct bench *b)
+{
+	struct kernel_memory k0, k1;
+	struct target_memory m0, m1, c0, c1;
+	uint64_t start_ns, cpu0, cpu1;
+	double seconds, enters;
+	bool memory;
+
+	if (!b->fleet && !fleet_begin(b))
+		return false;
+	pause_ms(500);
+	kernel_memory(&k0);
+	memory = target_memory(b->pid, &m0);
+	target_memory(getpid(), &c0);
+	cpu0 = target_cpu_ns(b->pid);
+	start_ns = clock_mono_ns();
+	if (!park(b, "parking"))
+		return false;
+	seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
+	cpu1 = target_cpu_ns(b->pid);
+	note("hold: %u phones hang after %.1f s; watching the idle server for %u s", b->phones,
+		seconds, b->idle_s);
+	pause_ms(1500); /* the kernel frees some things later */
+	kernel_memory(&k1);
+	figure(b, "hold_phones", b->phones, "phones", b->phones, "parked Pings over %s",
+		b->url.tls ? "TLS" : "plain HTTP");
+	figure(b, "hold_park_rate", b->phones / seconds, "phones/s", b->phones,
+		"connect, TLS handshake, credentials%s, Ping",
+		b->prime ? ", Provision, FolderSync, Sync" : "");
+	if (cpu1)
+		figure(b, "hold_park_cpu", (double)(cpu1 - cpu0) / 1e3 / b->phones, "us", b->phones,
+			"server CPU for each of these");
+	if (memory && target_memory(b->pid, &m1)) {
+		target_memory(getpid(), &c1);
+		figure(b, "hold_user_per_ping", ((double)m1.pss - (double)m0.pss) / b->phones,
+			"bytes", b->phones, "PSS growth of the server");
+		figure(b, "hold_user_anon_per_ping",
+			((double)m1.anon - (double)m0.anon) / b->phones, "bytes", b->phones,
+			"of that anonymous memory (without the store's mapped file)");
+		hold_kernel(b, &k0, &k1, c1.pss > c0.pss ? c1.pss - c0.pss : 0,
+			m1.pss > m0.pss ? m1.pss - m0.pss : 0);
+	}
+	if (!cpu1)
+		return true;
+	metrics(b, &b->before);
+	cpu0 = target_cpu_ns(b->pid);
+	start_ns = clock_mono_ns();
+	for (uint32_t i = 0; i < b->idle_s * 10 && !interrupted; i++) {
+		progress("hold: idle, %u s", i / 10);
+		pause_ms(100);
+	}
+	seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
+	cpu1 = target_cpu_ns(b->pid);
+	figure(b, "hold_idle_cpu", (double)(cpu1 - cpu0) / 1e7 / seconds, "% of a core", b->phones,
+		"over %.0f s", seconds);
+	figure(b, "hold_idle_cpu_per_ping_minute",
+		(double)(cpu1 - cpu0) / 1e3 / seconds * 60 / b->phones, "us/minute", b->phones,
+		"server CPU per hanging Ping");
+	if (metrics(b, &b->after)) {
+		enters = metrics_value(&b->after, "roost_ring_enter_total", NULL) -
+			 metrics_value(&b->before, "roost_ring_enter_total", NULL);
+		figure(b, "hold_idle_syscalls", enters / seconds, "per second", b->phones,
+			"io_uring_enter and poll of all shards");
+	}
+	return !interrupted;
+}
+
+/* ---- wake ---- */
+
+static uint32_t random_below(uint32_t n)
+{
+	uint64_t v = 0;
+
+	if (getrandom(&v, sizeof(v), 0) != sizeof(v))
+		v = clock_mono_ns() * 0x9e3779b97f4a7c15u >> 13;
+	return (uint32_t)(v % n);
+}
+
+static void show_latencies(
+	struct bench *b, const char *name, uint64_t *ns, size_t n, const char *what)
+{
+	static const struct {
+		const char *suffix;
+		double q;
+	} points[] = {{"p50", 0.5}, {"p99", 0.99}, {"p999", 0.999}};
+	char full[64];
+
+	quantile_sort(ns, n);
+	for (size_t i = 0; i < ARRAY_LEN(points); i++) {
+		snprintf(full, sizeof(full), "%s_%s", name, points[i].suffix);
+		figure(b, full, (double)quantile(ns, n, points[i].q) / 1e3, "us", n, "%s", what);
+	}
+}
+
+static void show_server_latency(struct bench *b, const char *scenario)
+{
+	static const char name[] = "roost_wake_latency_seconds";
+	uint64_t n;
+	double mean = metrics_hist_mean(&b->before, &b->after, name, &n);
+	char full[64];
+
+	if (n == 0)
+		return;
+	snprintf(full, sizeof(full), "%s_commit_to_wire_mean", scenario);
+	figure(b, full, mean * 1e6, "us", n, "commit to answer with the kernel, by the server");
+	snprintf(full, sizeof(full), "%s_commit_to_wire_p50_at_most", scenario);
+	figure(b, full, metrics_hist_quantile(&b->before, &b->after, name, 0.5) * 1e6, "us", n,
+		"upper bound of the histogram's bucket");
+	snprintf(full, sizeof(full), "%s_commit_to_wire_p99_at_most", scenario);
+	figure(b, full, metrics_hist_quantile(&b->before, &b->after, name, 0.99) * 1e6, "us", n,
+		"upper bound of the histogram's bucket");
+}
+
+/* Phones of one account. */
+static uint32_t phones_of_user(const struct bench *b, uint32_t user)
+{
+	return (b->phones - user - 1) / b->users + 1;
+}
+
+static bool wake(struct bench *b)
+{
+	uint64_t *took = calloc((size_t)b->wakes + 1, sizeof(*took));
+	uint64_t commit_ns, cpu0, cpu1, immediate, wakes = 0;
+	struct fleet_status s;
+	char why[WHY];
+	size_t n = 0;
+	bool ok = false;
+
+	CHECK(took);
+	if (!park(b, "parking"))
+		goto done;
+	metrics(b, &b->before);
+	cpu0 = target_cpu_ns(b->pid);
+	for (uint32_t k = 0; k < b->wakes; k++) {
+		uint32_t user = random_below(b->users), phone = user,
+			 count = phones_of_user(b, user);
+
+		progress("wake: %u of %u", k, b->wakes);
+		if (!mailroom_deliver(b->mailroom, &user, 1, &commit_ns, why, sizeof(why))) {
+			failed(b, "%s", why);
+			goto done;
+		}
+		fleet_wait_answered(b->fleet, count, WAKE_PATIENCE_MS);
+		fleet_status(b->fleet, &s);
+		if (interrupted || s.failed || s.answered < count) {
+			failed(b, "phone %u was not woken within %d s: %s", phone,
+				WAKE_PATIENCE_MS / 1000, s.why);
+			goto done;
+		}
+		took[n++] = fleet_came_ns(b->fleet, phone) - commit_ns;
+		wakes += count;
+		for (uint32_t i = user; i < b->phones; i += b->users) {
+			if (!mailroom_catch_up(b->mailroom, i, 1, why, sizeof(why))) {
+				failed(b, "%s", why);
+				goto done;
+			}
+			fleet_ping(b->fleet, i);
+		}
+		/* Hanging again before the next one, and the server asleep as it usually is. */
+		do {
+			pause_ms(2);
+			fleet_status(b->fleet, &s);
+		} while (s.parked < b->phones && !s.failed && !interrupted);
+	}
+	cpu1 = target_cpu_ns(b->pid);
+	show_latencies(b, "wake_commit_to_phone", took, n,
+		"durable commit to answer read and decrypted by the phone; one of all at a time");
+	if (metrics(b, &b->after)) {
+		show_server_latency(b, "wake");
+		immediate = (uint64_t)(metrics_value(&b->after,
+					       "roost_pings_answered_at_once_total", NULL) -
+				       metrics_value(&b->before,
+					       "roost_pings_answered_at_once_total", NULL));
+		if (immediate)
+			note("wake: %llu Pings were answered at once instead of hanging",
+				(unsigned long long)immediate);
+	}
+	if (cpu1)
+		figure(b, "wake_cpu_single", (double)(cpu1 - cpu0) / 1e3 / (double)wakes, "us",
+			wakes,
+			"server CPU per single wake and the Ping after it, metrics included");
+	ok = true;
+done:
+	free(took);
+	return ok;
+}
+
+/* ---- burst ---- */
+
+static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, uint64_t *took)
+{
+	struct fleet_status s;
+	uint64_t first_ns = 0, last_ns = 0, cpu0, cpu1, delivered_ns, first_commit_ns = 0;
+	char why[WHY];
+	double enters, seconds;
+	size_t n = 0;
+
+	if (!park(b, "parking again"))
+		return false;
+	pause_ms(300);
+	metrics(b, &b->before);
+	cpu0 = target_cpu_ns(b->pid);
+	first_ns = clock_mono_ns();
+	for (uint32_t i = 0; i < b->users && !interrupted; i += BURST_BATCH) {
+		uint32_t k = b->users - i < BURST_BATCH ? b->users - i : BURST_BATCH;
+		uint64_t at;
+
+		for (uint32_t j = 0; j < k; j++)
+			users[j] = i + j;
+		if (!mailroom_deliver(b->mailroom, users, k, &at, why, sizeof(why)))
+			return failed(b, "%s", why);
+		if (!first_commit_ns)
+			first_commit_ns = at;
+		for (uint32_t j = 0; j < k; j++)
+			commit_ns[i + j] = at;
+		progress("burst: %u of %u changes committed", i + k, b->users);
+	}
+	delivered_ns = clock_mono_ns();
+	for (;;) {
+		fleet_wait_answered(b->fleet, b->phones, 500);
+		fleet_status(b->fleet, &s);
+		progress("burst: %u of %u phones woken", s.answered, b->phones);
+		if (s.answered == b->phones || s.failed || interrupted)
+			break;
+		if (clock_mono_ns() - delivered_ns > (uint64_t)PARK_PATIENCE_S * 1000000000u)
+			break;
+	}
+	/* The phones have it; what the server still does is part of the cost. */
+	pause_ms(300);
+	cpu1 = target_cpu_ns(b->pid);
+	if (s.answered != b->phones)
+		return failed(
+			b, "only %u of %u phones were woken: %s", s.answered, b->phones, s.why);
+	for (uint32_t i = 0; i < b->phones; i++) {
+		uint64_t came_ns = fleet_came_ns(b->fleet, i);
+
+		if (came_ns > last_ns)
+			last_ns = came_ns;
+		took[n++] = came_ns - commit_ns[i % b->users];
+	}
+	seconds = (double)(last_ns - first_commit_ns) / 1e9;
+	figure(b, "burst_time_to_last", (double)(last_ns - first_ns) / 1e6, "ms", b->phones,
+		"first write begun to last phone woken; %u changes, %u per commit", b->users,
+		BURST_BATCH);
+	figure(b, "burst_commits", (double)(delivered_ns - first_ns) / 1e6, "ms", b->users,
+		"of that: committing, by this program");
+	figure(b, "burst_wake_rate", b->phones / seconds, "wakes/s", b->phones,
+		"from the first commit to the last phone; committing and 1 client on this machine");
+	if (cpu1)
+		figure(b, "burst_cpu_per_wake", (double)(cpu1 - cpu0) / 1e3 / b->phones, "us",
+			b->phones, "server CPU");
+	show_latencies(b, "burst_commit_to_phone", took, n, "own commit to answer at the phone");
+	if (metrics(b, &b->after)) {
+		enters = metrics_value(&b->after, "roost_ring_enter_total", NULL) -
+			 metrics_value(&b->before, "roost_ring_enter_total", NULL);
+		figure(b, "burst_syscalls_per_wake", enters / b->phones, "calls", b->phones,
+			"io_uring_enter and poll of all shards");
+		show_server_latency(b, "burst");
+	}
+	if (!mailroom_catch_up(b->mailroom, 0, b->phones, why, sizeof(why)))
+		return failed(b, "%s", why);
+	return true;
+}
+
+static bool burst(struct bench *b)
+{
+	uint32_t *users = calloc(BURST_BATCH, sizeof(*users));
+	uint64_t *commit_ns = calloc(b->users, sizeof(*commit_ns));
+	uint64_t *took = calloc(b->phones, sizeof(*took));
+	bool ok = true;
+
+	CHECK(users && commit_ns && took);
+	for (uint32_t r = 0; r < b->rounds && ok; r++) {
+		ok = burst_round(b, users, commit_ns, took);
+		if (ok)
+			note("burst: round %u of %u done", r + 1, b->rounds);
+	}
+	free(users);
+	free(commit_ns);
+	free(took);
+	return ok;
+}
+
+/* ---- handshake ---- */
+
+static uint32_t visits_goal;
+
+static void visits_progress(uint32_t done)
+{
+	progress("handshake: %u of %u", done, visits_goal);
+}
+
+static void visit_request(const struct bench *b, struct buf *out)
+{
+	char user[128], authorization[512];
+	struct phone_identity who = {
+		.host = b->host_header,
+		.user_agent = "roost-bench",
+		.version = 141,
+	};
+
+	if (b->get_path) {
+		phone_request_get(&who, b->get_path, out);
+		return;
+	}
+	mailroom_user(0, user, sizeof(user));
+	CHECK(phone_basic(user, MAILROOM_PASSWORD, authorization, sizeof(authorization)));
+	who.user = user;
+	who.authorization = authorization;
+	phone_request_options(&who, out);
+}
+
+static bool handshake_round(struct bench *b, bool resume)
+{
+	struct buf request = {0};
+	struct visit_options o = {
+		.count = b->visits, .stop = &interrupted, .progress = visits_progress};
+	struct visit_result r;
+	uint64_t cpu0, cpu1, self0, self1;
+	char why[WHY];
+	const char *kind = !b->url.tls ? "visit_plain"
+			   : resume    ? "handshake_resumed"
+				       : "handshake_full";
+	char name[64];
+	double seconds;
+
+	visit_request(b, &request);
+	client_settings(b, b->parallel, &o.client);
+	o.client.tls_options.want_ticket = resume;
+	o.request = buf_bytes(&request);
+	visits_goal = b->visits;
+	cpu0 = target_cpu_ns(b->pid);
+	self0 = target_cpu_ns(getpid());
+	if (!visits_run(&o, &r, why, sizeof(why))) {
+		buf_free(&request);
+		return failed(b, "%s", why);
+	}
+	/* What the server does after the last answer (closing) is part of it. */
+	pause_ms(200);
+	cpu1 = target_cpu_ns(b->pid);
+	self1 = target_cpu_ns(getpid());
+	buf_free(&request);
+	if (interrupted || r.failed || r.done == 0) {
+		free(r.open_ns);
+		return failed(b, "%u of %u connections failed: %s", r.failed, b->visits, r.why);
+	}
+	if (!b->get_path && r.last_status != 200)
+		note("handshake: the request was answered with HTTP %d", r.last_status);
+	if (resume && r.resumed * 10 < (uint64_t)r.done * 9)
+		note("handshake: only %llu of %u were resumed", (unsigned long long)r.resumed,
+			r.done);
+	seconds = (double)(r.last_ns - r.first_ns) / 1e9;
+	snprintf(name, sizeof(name), "%s_cpu", kind);
+	if (cpu1)
+		figure(b, name, (double)(cpu1 - cpu0) / 1e3 / r.done, "us", r.done,
+			"server CPU: connect, %s, one %s, close", r.tls,
+			b->get_path ? "GET" : "OPTIONS");
+	snprintf(name, sizeof(name), "%s_rate", kind);
+	figure(b, name, r.done / seconds, "per second", r.done,
+		"%u at a time; the client (%.0f us CPU each) shares the machine", b->parallel,
+		(double)(self1 - self0) / 1e3 / r.done);
+	quantile_sort(r.open_ns, r.done);
+	snprintf(name, sizeof(name), "%s_time_p50", kind);
+	figure(b, name, (double)quantile(r.open_ns, r.done, 0.5) / 1e3, "us", r.done,
+		"in line, connect and handshake under that load");
+	free(r.open_ns);
+	return true;
+}
+
+static bool handshake(struct bench *b)
+{
+	for (uint32_t r = 0; r < b->rounds; r++) {
+		if (!handshake_round(b, false) || (b->url.tls && !handshake_round(b, true)))
+			return false;
+		note("handshake: round %u of %u done", r + 1, b->rounds);
+	}
+	return true;
+}
+
+/* ---- the command line ---- */
+
+enum {
+	OPT_SPAWN = 256,
+	OPT_ROOSTD,
+	OPT_PID,
+	OPT_METRICS,
+	OPT_DATA,
+	OPT_KEEP,
+	OPT_PRIME,
+	OPT_CA,
+	OPT_USERS,
+	OPT_WAKES,
+	OPT_VISITS,
+	OPT_PARALLEL,
+	OPT_ROUNDS,
+	OPT_IDLE,
+	OPT_HEARTBEAT,
+	OPT_TLS12,
+	OPT_GET,
+	OPT_NAME,
+	OPT_JSON,
+	OPT_FORCE,
+};
+
+static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
+	{"roostd", required_argument, NULL, OPT_ROOSTD}, {"set", required_argument, NULL, 's'},
+	{"url", required_argument, NULL, 'u'}, {"pid", required_argument, NULL, OPT_PID},
+	{"metrics", required_argument, NULL, OPT_METRICS},
+	{"data", required_argument, NULL, OPT_DATA}, {"keep", no_argument, NULL, OPT_KEEP},
+	{"prime", no_argument, NULL, OPT_PRIME}, {"ca", required_argument, NULL, OPT_CA},
+	{"phones", required_argument, NULL, 'n'}, {"users", required_argument, NULL, OPT_USERS},
+	{"wakes", required_argument, NULL, OPT_WAKES},
+	{"visits", required_argument, NULL, OPT_VISITS},
+	{"parallel", required_argument, NULL, OPT_PARALLEL},
+	{"rounds", required_argument, NULL, OPT_ROUNDS},
+	{"idle", required_argument, NULL, OPT_IDLE},
+	{"heartbeat", required_argument, NULL, OPT_HEARTBEAT},
+	{"tls12", no_argument, NULL, OPT_TLS12}, {"get", required_argument, NULL, OPT_GET},
+	{"name", required_argument, NULL, OPT_NAME}, {"json", required_argument, NULL, OPT_JSON},
+	{"force", no_argument, NULL, OPT_FORCE}, {"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+
+__attribute__((format(printf, 1, 2))) static _Noreturn void die(const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "roost-bench: ");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, " (roost-bench --help)\n");
+	exit(EXIT_USAGE);
+}
+
+static uint32_t number(const char *option, const char *text, uint32_t min, uint32_t max)
+{
+	uint64_t v;
+
+	if (!bytes_to_u64(bytes_str(text), max, &v) || v < min)
+		die("--%s: '%s' is not a number from %u to %u", option, text, min, max);
+	return (uint32_t)v;
+}
+
+static void choose(struct bench *b, const char *name)
+{
+	bool all = strcmp(name, "all") == 0, hit = all;
+	struct {
+		const char *name;
+		bool *on;
+	} scenarios[] = {{"hold", &b->hold}, {"wake", &b->wake}, {"burst", &b->burst},
+		{"handshake", &b->handshake}};
+
+	for (size_t i = 0; i < ARRAY_LEN(scenarios); i++) {
+		if (all || strcmp(scenarios[i].name, name) == 0) {
+			*scenarios[i].on = true;
+			hit = true;
+		}
+	}
+	if (!hit)
+		die("'%s' is not a scenario", name);
+}
+
+static void read_arguments(struct bench *b, int argc, char **argv)
+{
+	const char *url = NULL, *metrics_url = NULL;
+	char why[WHY];
+	int o;
+
+	while ((o = getopt_long(argc, argv, "s:u:n:Vh", options, NULL)) != -1) {
+		switch (o) {
+		case OPT_SPAWN:
+			b->spawn = true;
+			break;
+		case OPT_ROOSTD:
+			b->roostd = optarg;
+			break;
+		case 's':
+			if (b->set_count == SETS_MAX)
+				die("too many --set");
+			b->sets[b->set_count++] = optarg;
+			break;
+		case 'u':
+			url = optarg;
+			break;
+		case OPT_PID:
+			b->pid = (pid_t)number("pid", optarg, 1, INT32_MAX);
+			break;
+		case OPT_METRICS:
+			metrics_url = optarg;
+			break;
+		case OPT_DATA:
+			b->data = optarg;
+			break;
+		case OPT_KEEP:
+			b->keep = true;
+			break;
+		case OPT_PRIME:
+			b->prime = true;
+			break;
+		case OPT_CA:
+			b->ca_file = optarg;
+			break;
+		case 'n':
+			b->phones = number("phones", optarg, 1, 4000000);
+			break;
+		case OPT_USERS:
+			b->users = number("users", optarg, 1, 4000000);
+			break;
+		case OPT_WAKES:
+			b->wakes = number("wakes", optarg, 1, 1000000);
+			break;
+		case OPT_VISITS:
+			b->visits = number("visits", optarg, 1, 10000000);
+			break;
+		case OPT_PARALLEL:
+			b->parallel = number("parallel", optarg, 1, 4096);
+			break;
+		case OPT_ROUNDS:
+			b->rounds = number("rounds", optarg, 1, ROUNDS_MAX);
+			break;
+		case OPT_IDLE:
+			b->idle_s = number("idle", optarg, 1, 3600);
+			break;
+		case OPT_HEARTBEAT:
+			b->heartbeat_s = number("heartbeat", optarg, 1, 3540);
+			break;
+		case OPT_TLS12:
+			b->tls12 = true;
+			break;
+		case OPT_GET:
+			b->get_path = optarg;
+			break;
+		case OPT_NAME:
+			b->figures.prefix = optarg;
+			break;
+		case OPT_JSON:
+			b->json_file = optarg;
+			break;
+		case OPT_FORCE:
+			b->force = true;
+			break;
+		case 'V':
+			printf("roost-bench %s (%s), %s\n", roost_version, roost_commit,
+				tls_library());
+			exit(0);
+		case 'h':
+			fputs(usage, stdout);
+			exit(0);
+		default:
+			fprintf(stderr, "roost-bench --help tells more\n");
+			exit(EXIT_USAGE);
+		}
+	}
+	if (optind == argc)
+		choose(b, "all");
+	while (optind < argc)
+		choose(b, argv[optind++]);
+	if (b->spawn == (url != NULL))
+		die("one of --spawn and --url is needed");
+	if (b->spawn && (b->pid || metrics_url || b->data))
+		die("--pid, --metrics and --data belong to --url");
+	if (url && !client_parse_url(url, &b->url, why, sizeof(why)))
+		die("--url: %s", why);
+	if (metrics_url) {
+		if (!client_parse_url(metrics_url, &b->metrics_url, why, sizeof(why)))
+			die("--metrics: %s", why);
+		if (b->metrics_url.tls)
+			die("--metrics: http:// only");
+		b->has_metrics = true;
+	}
+	if (b->users == 0)
+		b->users = b->phones;
+	if (b->users > b->phones)
+		die("--users: more accounts (%u) than phones (%u)", b->users, b->phones);
+	if ((b->wake || b->burst) && !b->spawn && !b->data)
+		die("wake and burst make changes: they need --data or --spawn");
+	/* A server that only shakes hands knows no accounts. */
+	if (!b->hold && !b->wake && !b->burst && b->get_path)
+		b->data = NULL;
+}
+
+static json_t *settings(const struct bench *b)
+{
+	json_t *sets = json_array();
+
+	for (size_t i = 0; i < b->set_count; i++)
+		json_array_append_new(sets, json_string(b->sets[i]));
+	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:o}", "phones",
+		(int)b->phones, "users", (int)b->users, "parallel", (int)b->parallel, "rounds",
+		(int)b->rounds, "heartbeat_s", (int)b->heartbeat_s, "client_bytes_per_phone",
+		(int)fleet_phone_bytes(), "spawned", b->spawn, "tls", b->url.tls, "tls12_only",
+		b->tls12, "set", sets);
+}
+
+static void show_all(struct bench *b)
+{
+	json_t *s = settings(b);
+	FILE *f;
+
+	figures_table(&b->figures, stdout);
+	if (strcmp(b->json_file, "-") == 0) {
+		putchar('\n');
+		figures_json(&b->figures, s, stdout);
+	} else if (strcmp(b->json_file, "none") != 0) {
+		f = fopen(b->json_file, "ae");
+		if (f) {
+			figures_json(&b->figures, s, f);
+			fclose(f);
+		} else {
+			failed(b, "%s: %s", b->json_file, strerror(errno));
+		}
+	}
+	json_decref(s);
+}
+
+static void clean_up(struct bench *b)
+{
+	char why[WHY];
+	int64_t left;
+
+	if (b->fleet)
+		note("closing %u connections", b->phones);
+	fleet_stop(&b->fleet);
+	if (b->mailroom && !b->spawn && !b->keep) {
+		do {
+			left = mailroom_clear(b->mailroom, why, sizeof(why));
+			progress("removing the benchmark's accounts: %lld left", (long long)left);
+		} while (left > 0);
+		if (left < 0)
+			failed(b, "%s", why);
+	}
+	mailroom_close(&b->mailroom);
+	if (b->spawn)
+		target_stop(&b->server);
+	metrics_free(&b->before);
+	metrics_free(&b->after);
+	if (progress_open)
+		fputs("\r\033[K", stderr);
+}
+
+int main(int argc, char **argv)
+{
+	static struct bench bench = {
+		.phones = 20000,
+		.wakes = 1000,
+		.visits = 2000,
+		.parallel = 64,
+		.rounds = 3,
+		.idle_s = 10,
+		.heartbeat_s = 3540,
+		.json_file = "-",
+	};
+	struct bench *b = &bench;
+	struct sigaction sa = {.sa_handler = on_signal};
+	int result = EXIT_OK;
+
+	read_arguments(b, argc, argv);
+	log_set_level(LOG_WARNING);
+	sigaction(SIGINT, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	if (!machine_check(b))
+		return EXIT_MACHINE;
+	if (server_start(b)) {
+		client_host_header(&b->url, b->host_header, sizeof(b->host_header));
+		/* The cheap one first: it leaves nothing behind that the others would measure. */
+		(void)((!b->handshake || handshake(b)) && (!b->hold || hold(b)) &&
+			(!b->wake || wake(b)) && (!b->burst || burst(b)));
+	}
+	clean_up(b);
+	if (b->figures.count)
+		show_all(b);
+	if (b->failed)
+		result = EXIT_FAILED;
+	return interrupted ? EXIT_STOPPED : result;
+}

@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "bench/target.h"
+
+#include "core/base/check.h"
+#include "core/base/clock.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { READY_S = 30, STOP_S = 30, ARGS_MAX = 64, PAGE_BYTES_MAX = 4 << 20 };
+
+/* measurements.md 6: both ends of a parked connection, kernel and user. */
+enum { BYTES_BOTH_ENDS = 9800, BYTES_ONE_END = 4900, BYTES_AT_LEAST = 256 << 20 };
+
+const char *const kernel_cache_names[KERNEL_CACHES] = {
+	"TCP", "TCPv6", "sock_inode_cache", "filp", "dentry", "io_kiocb", "request_sock_TCP"};
+
+static void pause_ms(unsigned ms)
+{
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+
+	nanosleep(&ts, NULL);
+}
+
+/* ---- a server of our own ---- */
+
+static uint16_t free_port(void)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof(sa);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool ok = fd >= 0 && bind(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 &&
+		  getsockname(fd, (struct sockaddr *)&sa, &n) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	return ok ? ntohs(sa.sin_port) : 0;
+}
+
+bool target_prepare(struct target_server *t, char *why, size_t why_bytes)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	*t = (struct target_server){0};
+	snprintf(t->dir, sizeof(t->dir), "%s/roost-bench.XXXXXX", tmp && tmp[0] ? tmp : "/tmp");
+	if (!mkdtemp(t->dir)) {
+		snprintf(why, why_bytes, "%s: %s", t->dir, strerror(errno));
+		t->dir[0] = 0;
+		return false;
+	}
+	snprintf(t->data, sizeof(t->data), "%s/data", t->dir);
+	snprintf(t->log, sizeof(t->log), "%s/roostd.log", t->dir);
+	return true;
+}
+
+void target_default_program(char *out, size_t cap)
+{
+	char self[4096];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash;
+
+	self[n > 0 ? n : 0] = 0;
+	slash = strrchr(self, '/');
+	snprintf(out, cap, "%.*s/roostd", slash ? (int)(slash - self) : 1, slash ? self : ".");
+}
+
+/* The last line of the log, for the error message. */
+static void log_tail(const char *path, char *out, size_t cap)
+{
+	FILE *f = fopen(path, "re");
+	char line[512];
+
+	out[0] = 0;
+	while (f && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		snprintf(out, cap, "%s", line);
+	}
+	if (f)
+		fclose(f);
+}
+
+static bool log_says(const char *path, const char *what)
+{
+	FILE *f = fopen(path, "re");
+	char line[1024];
+	bool found = false;
+
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = strstr(line, what) != NULL;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static _Noreturn void become(const char *program, char **args, const char *log, pid_t parent)
+{
+	int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+	/* When we are killed the server must not stay behind. */
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent)
+		_exit(127);
+	/* A terminal's Ctrl-C is for us; we end the server in order. */
+	setpgid(0, 0);
+	if (fd >= 0) {
+		dup2(fd, 1);
+		dup2(fd, 2);
+	}
+	execv(program, args);
+	dprintf(2, "%s: %s\n", program, strerror(errno));
+	_exit(127);
+}
+
+bool target_start(struct target_server *t, const char *program, const char *const *sets, char *why,
+	size_t why_bytes)
+{
+	char https[32], admin[32], tail[512];
+	char *args[ARGS_MAX];
+	size_t n = 0;
+	pid_t parent = getpid();
+	uint64_t until_ms = clock_mono_ms() + READY_S * 1000;
+
+	t->https_port = free_port();
+	t->admin_port = free_port();
+	snprintf(https, sizeof(https), "127.0.0.1:%u", t->https_port);
+	snprintf(admin, sizeof(admin), "127.0.0.1:%u", t->admin_port);
+	const char *const fixed[] = {program, "--data", t->data, "--https", https, "--admin", admin,
+		"--self-signed", "--set", "log.requests=false"};
+	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
+		args[n++] = (char *)fixed[i];
+	for (; sets && *sets && n < ARGS_MAX - 3; sets++) {
+		args[n++] = "--set";
+		args[n++] = (char *)*sets;
+	}
+	args[n] = NULL;
+	t->pid = fork();
+	if (t->pid < 0) {
+		snprintf(why, why_bytes, "fork: %s", strerror(errno));
+		t->pid = 0;
+		return false;
+	}
+	if (t->pid == 0)
+		become(program, args, t->log, parent);
+	while (clock_mono_ms() < until_ms) {
+		int status;
+
+		if (log_says(t->log, "roostd ready"))
+			return true;
+		if (waitpid(t->pid, &status, WNOHANG) == t->pid) {
+			t->pid = 0;
+			log_tail(t->log, tail, sizeof(tail));
+			snprintf(why, why_bytes, "%s ended at once: %s", program, tail);
+			return false;
+		}
+		pause_ms(20);
+	}
+	log_tail(t->log, tail, sizeof(tail));
+	snprintf(why, why_bytes, "%s is not ready after %d s: %s", program, READY_S, tail);
+	return false;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
+void target_stop(struct target_server *t)
+{
+	uint64_t until_ms = clock_mono_ms() + STOP_S * 1000;
+	bool killed = false;
+
+	if (t->pid > 0)
+		kill(t->pid, SIGTERM);
+	while (t->pid > 0 && waitpid(t->pid, NULL, WNOHANG) != t->pid) {
+		if (!killed && clock_mono_ms() > until_ms) {
+			kill(t->pid, SIGKILL);
+			killed = true;
+		}
+		pause_ms(20);
+	}
+	t->pid = 0;
+	if (t->dir[0])
+		nftw(t->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	t->dir[0] = 0;
+}
+
+/* ---- CPU and memory ---- */
+
+/* Calls fn for pid and all below it. */
+static void each_process(pid_t pid, void (*fn)(pid_t pid, void *arg), void *arg, int depth)
+{
+	char path[64];
+	DIR *tasks;
+	struct dirent *e;
+
+	fn(pid, arg);
+	if (depth == 8)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	tasks = opendir(path);
+	while (tasks && (e = readdir(tasks))) {
+		char children[128];
+		FILE *f;
+		int child;
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(children, sizeof(children), "/proc/%d/task/%.20s/children", (int)pid,
+			e->d_name);
+		f = fopen(children, "re");
+		while (f && fscanf(f, "%d", &child) == 1)
+			each_process((pid_t)child, fn, arg, depth + 1);
+		if (f)
+			fclose(f);
+	}
+	if (tasks)
+		closedir(tasks);
+}
+
+/* schedstat counts in nanoseconds; utime and stime of stat in ticks of 10 ms. */
+static void add_cpu(pid_t pid, void *arg)
+{
+	uint64_t *sum = arg, ns;
+	char path[64];
+	DIR *tasks;
+	struct dirent *e;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	tasks = opendir(path);
+	while (tasks && (e = readdir(tasks))) {
+		char file[128];
+		FILE *f;
+
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(file, sizeof(file), "%s/%.20s/schedstat", path, e->d_name);
+		f = fopen(file, "re");
+		if (f && fscanf(f, "%llu", (unsigned long long *)&ns) == 1)
+			*sum += ns;
+		if (f)
+			fclose(f);
+	}
+	if (tasks)
+		closedir(tasks);
+}
+
+uint64_t target_cpu_ns(pid_t pid)
+{
+	uint64_t sum = 0;
+
+	if (pid > 0)
+		each_process(pid, add_cpu, &sum, 0);
+	return sum;
+}
+
+static void add_memory(pid_t pid, void *arg)
+{
+	struct target_memory *m = arg;
+	char path[64], line[256];
+	unsigned long long kib;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "Pss: %llu", &kib) == 1)
+			m->pss += kib * 1024;
+		else if (sscanf(line, "Pss_Anon: %llu", &kib) == 1)
+			m->anon += kib * 1024;
+		else if (sscanf(line, "Rss: %llu", &kib) == 1)
+			m->rss += kib * 1024;
+	}
+	if (f)
+		fclose(f);
+}
+
+bool target_memory(pid_t pid, struct target_memory *out)
+{
+	*out = (struct target_memory){0};
+	if (pid > 0)
+		each_process(pid, add_memory, out, 0);
+	return out->pss > 0;
+}
+
+void kernel_memory(struct kernel_memory *out)
+{
+	char line[512], name[64];
+	unsigned long long kib, active, total, size, per, pages, slabs;
+	FILE *f = fopen("/proc/meminfo", "re");
+
+	*out = (struct kernel_memory){0};
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
+			out->available = kib * 1024;
+		else if (sscanf(line, "Slab: %llu", &kib) == 1)
+			out->slab = kib * 1024;
+	}
+	if (f)
+		fclose(f);
+	f = fopen("/proc/net/sockstat", "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		char *mem = strncmp(line, "TCP:", 4) == 0 ? strstr(line, "mem ") : NULL;
+
+		if (mem && sscanf(mem, "mem %llu", &pages) == 1)
+			out->sockets = pages * 4096;
+	}
+	if (f)
+		fclose(f);
+	f = fopen("/proc/slabinfo", "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		char *data = strstr(line, ": slabdata");
+
+		if (!data ||
+			sscanf(line, "%63s %llu %llu %llu %llu %llu", name, &active, &total, &size,
+				&per, &pages) != 6 ||
+			sscanf(data, ": slabdata %llu %llu", &active, &slabs) != 2)
+			continue;
+		for (int i = 0; i < KERNEL_CACHES; i++) {
+			if (strcmp(name, kernel_cache_names[i]) != 0)
+				continue;
+			out->cache[i] = slabs * pages * 4096;
+			out->has_caches = true;
+		}
+	}
+	if (f)
+		fclose(f);
+}
+
+/* ---- metrics ---- */
+
+bool metrics_fetch(
+	const struct client_address *from, struct metrics_page *page, char *why, size_t why_bytes)
+{
+	struct timeval limit = {.tv_sec = 10};
+	socklen_t n = from->to.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						     : sizeof(struct sockaddr_in);
+	int fd = socket(from->to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct http_answer a;
+	const char *reason = "the connection ended too early";
+	struct buf in = {0};
+	char request[600];
+	int k = 0;
+	bool ok = false;
+
+	snprintf(request, sizeof(request),
+		"GET %s HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n",
+		from->path[0] ? from->path : "/metrics", from->host, from->port);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0 ||
+		connect(fd, (const struct sockaddr *)&from->to, n) != 0 ||
+		send(fd, request, strlen(request), MSG_NOSIGNAL) < 0) {
+		reason = strerror(errno);
+		goto done;
+	}
+	while (in.n < PAGE_BYTES_MAX) {
+		uint8_t *room = buf_room(&in, 16384);
+		ssize_t got = room ? recv(fd, room, 16384, 0) : -1;
+
+		if (got < 0)
+			reason = strerror(errno);
+		if (got <= 0)
+			break;
+		in.n += (size_t)got;
+		k = http_answer_parse(in.p, in.n, &a, &reason);
+		if (k < 0)
+			break;
+		if (k == 1 && in.n - a.head_bytes >= a.content_length) {
+			page->text.n = 0;
+			buf_add(&page->text, in.p + a.head_bytes, (size_t)a.content_length);
+			buf_add_byte(&page->text, 0);
+			ok = a.status == 200 && !page->text.failed;
+			reason = "not 200";
+			break;
+		}
+	}
+done:
+	if (fd >= 0)
+		close(fd);
+	buf_free(&in);
+	if (!ok)
+		snprintf(why, why_bytes, "metrics of %s:%s: %s", from->host, from->port, reason);
+	return ok;
+}
+
+/* Calls fn for each sample line of that name. */
+static void each_sample(const struct metrics_page *page, const char *name,
+	void (*fn)(void *arg, const char *labels, size_t labels_n, double value), void *arg)
+{
+	const char *line = (const char *)page->text.p;
+	size_t n = strlen(name);
+
+	while (line && *line) {
+		const char *end = strchr(line, '\n');
+		const char *labels = line + n;
+
+		if (strncmp(line, name, n) == 0 && (*labels == ' ' || *labels == '{')) {
+			const char *close = *labels == '{' ? strchr(labels, '}') : NULL;
+			const char *value = close ? close + 1 : labels;
+
+			fn(arg, labels, close ? (size_t)(close - labels) : 0, strtod(value, NULL));
+		}
+		line = end ? end + 1 : NULL;
+	}
+}
+
+struct sum {
+	const char *labels;
+	double value;
+};
+
+static void add_sample(void *arg, const char *labels, size_t n, double value)
+{
+	struct sum *s = arg;
+
+	if (!s->labels || (n && memmem(labels, n, s->labels, strlen(s->labels))))
+		s->value += value;
+}
+
+double metrics_value(const struct metrics_page *page, const char *name, const char *labels)
+{
+	struct sum s = {.labels = labels};
+
+	each_sample(page, name, add_sample, &s);
+	return s.value;
+}
+
+enum { BUCKETS_MAX = 64 };
+struct buckets {
+	double bound[BUCKETS_MAX], count[BUCKETS_MAX];
+	size_t n;
+};
+
+static void add_bucket(void *arg, const char *labels, size_t n, double value)
+{
+	struct buckets *b = arg;
+	const char *le = n ? memmem(labels, n, "le=\"", 4) : NULL;
+
+	if (!le || b->n == BUCKETS_MAX)
+		return;
+	b->bound[b->n] = strncmp(le + 4, "+Inf", 4) == 0 ? INFINITY : strtod(le + 4, NULL);
+	b->count[b->n++] = value;
+}
+
+double metrics_hist_quantile(const struct metrics_page *before, const struct metrics_page *after,
+	const char *name, double q)
+{
+	struct buckets a = {.n = 0}, b = {.n = 0};
+	char full[128];
+	double total;
+
+	snprintf(full, sizeof(full), "%s_bucket", name);
+	each_sample(before, full, add_bucket, &a);
+	each_sample(after, full, add_bucket, &b);
+	if (b.n == 0 || (a.n && a.n != b.n))
+		return 0;
+	total = b.count[b.n - 1] - (a.n ? a.count[b.n - 1] : 0);
+	for (size_t i = 0; total > 0 && i < b.n; i++)
+		if (b.count[i] - (a.n ? a.count[i] : 0) >= q * total)
+			return b.bound[i];
+	return 0;
+}
+
+double metrics_hist_mean(const struct metrics_page *before, const struct metrics_page *after,
+	const char *name, uint64_t *count_out)
+{
+	char sum[128], count[128];
+	double n;
+
+	snprintf(sum, sizeof(sum), "%s_sum", name);
+	snprintf(count, sizeof(count), "%s_count", name);
+	n = metrics_value(after, count, NULL) - metrics_value(before, count, NULL);
+	*count_out = n > 0 ? (uint64_t)n : 0;
+	if (n <= 0)
+		return 0;
+	return (metrics_value(after, sum, NULL) - metrics_value(before, sum, NULL)) / n;
+}
+
+void metrics_free(struct metrics_page *page)
+{
+	buf_free(&page->text);
+}
+
+/* ---- before it starts ---- */
+
+static unsigned long long read_number(const char *path, const char *format, unsigned long long none)
+{
+	FILE *f = fopen(path, "re");
+	unsigned long long v;
+	bool ok = f && fscanf(f, format, &v) == 1;
+
+	if (f)
+		fclose(f);
+	return ok ? v : none;
+}
+
+static const char *verdict(bool ok)
+{
+	return ok ? "enough" : "NOT ENOUGH";
+}
+
+bool machine_suffices(const struct machine_need *need, FILE *to)
+{
+	struct kernel_memory k;
+	struct rlimit lim = {0};
+	unsigned long long low, high, used, max, ports, files, bytes;
+	bool memory_ok, ports_ok, files_ok;
+	uint32_t per_source = need->per_source && need->per_source < need->phones ? need->per_source
+										  : need->phones;
+
+	kernel_memory(&k);
+	bytes = (unsigned long long)need->phones *
+			(need->both_ends ? BYTES_BOTH_ENDS : BYTES_ONE_END) +
+		BYTES_AT_LEAST;
+	memory_ok = k.available > bytes;
+	fprintf(to, "memory: about %llu MB needed, %llu MB available: %s\n", bytes >> 20,
+		(unsigned long long)k.available >> 20, verdict(memory_ok));
+	low = read_number("/proc/sys/net/ipv4/ip_local_port_range", "%llu", 32768);
+	high = read_number("/proc/sys/net/ipv4/ip_local_port_range", "%*u %llu", 60999);
+	ports = (high > low ? high - low : 0) * need->addresses;
+	ports_ok = ports > per_source;
+	fprintf(to, "ports: %u per source address needed, %llu there: %s\n", per_source, ports,
+		verdict(ports_ok));
+	getrlimit(RLIMIT_NOFILE, &lim);
+	used = read_number("/proc/sys/fs/file-nr", "%llu", 0);
+	max = read_number("/proc/sys/fs/file-max", "%llu", UINT64_MAX);
+	files = (unsigned long long)need->phones * (need->both_ends ? 2 : 1);
+	/* Direct descriptors: each ring has its own table of that many. */
+	files_ok = used + files < max && lim.rlim_max >= 64 + need->phones / lim.rlim_max;
+	fprintf(to, "files: %llu needed, %llu of %llu used in the system; %llu per ring: %s\n",
+		files, used, max, (unsigned long long)lim.rlim_max, verdict(files_ok));
+	return memory_ok && ports_ok && files_ok;
+}

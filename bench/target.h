@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* bench/target.h - the server under test, seen from outside: start and stop one, its memory and CPU
+ * time from /proc, its metrics over HTTP, the kernel's memory, and whether this machine can carry
+ * what a benchmark is about to do.
+ * Thread: one, blocking.    Memory: as said.    Errors: false with one line in why.
+ * Units: bytes, nanoseconds. */
+#ifndef ROOST_BENCH_TARGET_H
+#define ROOST_BENCH_TARGET_H
+
+#include "bench/client.h"
+
+#include <stdio.h>
+#include <sys/types.h>
+
+/* ---- a roostd of our own ---- */
+
+struct target_server {
+	pid_t pid;     /* 0: none */
+	char dir[256]; /* temporary: log, and the data directory below it */
+	char data[300], log[300];
+	uint16_t https_port, admin_port;
+};
+/* Makes DIR and DIR/data, nothing is started yet; the store can be filled now. */
+bool target_prepare(struct target_server *t, char *why, size_t why_bytes);
+/* Starts `program` with that data directory, on loopback ports of its own and a self-signed
+ * certificate, and waits until it is ready. `sets` are more section.key=value, ended by NULL.
+ * The child dies with us, however we end. */
+bool target_start(struct target_server *t, const char *program, const char *const *sets, char *why,
+	size_t why_bytes);
+/* SIGTERM, and SIGKILL after 30 s; removes the directory. Also after a failed start. */
+void target_stop(struct target_server *t);
+/* roostd beside our own executable. */
+void target_default_program(char *out, size_t cap);
+
+/* ---- what it costs ---- */
+
+/* CPU time of a process and its children (nginx workers), all threads. 0: cannot be read. */
+uint64_t target_cpu_ns(pid_t pid);
+struct target_memory {
+	uint64_t pss, anon, rss; /* pss: all of it, also mapped files such as the store */
+};
+bool target_memory(pid_t pid, struct target_memory *out); /* with its children */
+
+enum { KERNEL_CACHES = 7 };
+struct kernel_memory {
+	uint64_t available, slab, sockets; /* MemAvailable, Slab, TCP buffers */
+	uint64_t cache[KERNEL_CACHES];     /* bytes of whole slabs; 0 without the right to read */
+	bool has_caches;
+};
+extern const char *const kernel_cache_names[KERNEL_CACHES];
+void kernel_memory(struct kernel_memory *out);
+
+/* ---- metrics ---- */
+
+struct metrics_page {
+	struct buf text;
+};
+/* GET of an http:// URL; the page is replaced. */
+bool metrics_fetch(
+	const struct client_address *from, struct metrics_page *page, char *why, size_t why_bytes);
+/* Sum over all lines of that name whose labels contain `labels` (NULL: any). 0 when absent. */
+double metrics_value(const struct metrics_page *page, const char *name, const char *labels);
+/* Difference of two histograms (name without _bucket): the upper bound in seconds of the bucket
+ * that holds quantile q; mean by _sum and _count. 0 without observations. */
+double metrics_hist_quantile(const struct metrics_page *before, const struct metrics_page *after,
+	const char *name, double q);
+double metrics_hist_mean(const struct metrics_page *before, const struct metrics_page *after,
+	const char *name, uint64_t *count_out);
+void metrics_free(struct metrics_page *page);
+
+/* ---- before it starts ---- */
+
+struct machine_need {
+	uint32_t phones;
+	uint32_t per_source; /* 0: one source address */
+	uint32_t addresses;  /* of the server */
+	bool both_ends;      /* the server is on this machine too */
+};
+/* One line each for memory, ports and files to `to`; false when one does not suffice. */
+bool machine_suffices(const struct machine_need *n, FILE *to);
+
+#endif
