@@ -204,6 +204,11 @@ cover: ## Line coverage of the test suite.
 	@sh deploy/cover.sh $(B:%=%-cover)
 
 man: $(MAN)
+# The manual of the configuration lists the keys as config.def has them.
+build/man/roost.conf.5: deploy/man/roost.conf.5.scd $(BIN)/roostctl
+	@mkdir -p $(@D)
+	@$(BIN)/roostctl config man > build/keys.scd
+	@sed -e '/^@KEYS@$$/{' -e 'r build/keys.scd' -e 'd' -e '}' $< | scdoc > $@
 build/man/%: deploy/man/%.scd
 	@mkdir -p $(@D)
 	@scdoc < $< > $@
