@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* roost-sim: runs of the simulation, each with a seed of its own. */
+#include "tests/sim/sim.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static const char *const promise_texts[] = {
+#define X(id, text) text,
+	PROMISES(X)
+#undef X
+};
+
+static const char usage[] =
+	"usage: roost-sim [--runs N] [--seed S] [--devices D] [--minutes M] [--verbose]\n"
+	"  --runs N     runs, with the seeds S, S+1, ... (1)\n"
+	"  --seed S     of the first run (1)\n"
+	"  --devices D  phones in a run (240; every eighth run has eight times as many)\n"
+	"  --minutes M  virtual minutes in which they are busy (20)\n"
+	"  --verbose    tells everything that happens\n";
+
+static bool number(const char *text, unsigned long long *out)
+{
+	char *end;
+
+	if (!text || !*text)
+		return false;
+	*out = strtoull(text, &end, 0);
+	return *end == 0;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long long runs = 1, seed = 1, devices = 0, minutes = 20, wakes, commits = 0;
+	struct timespec begin, end;
+
+	for (int i = 1; i < argc; i++) {
+		const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
+		unsigned long long *out = !strcmp(a, "--runs")      ? &runs
+					  : !strcmp(a, "--seed")    ? &seed
+					  : !strcmp(a, "--devices") ? &devices
+					  : !strcmp(a, "--minutes") ? &minutes
+								    : NULL;
+
+		if (!strcmp(a, "--verbose")) {
+			sim_verbose = true;
+		} else if (out && number(v, out)) {
+			i++;
+		} else {
+			fputs(usage, stderr);
+			return 2;
+		}
+	}
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	for (unsigned long long n = 0; n < runs; n++) {
+		struct sim_options o = {
+			.devices = devices ? (unsigned)devices : n % 8 == 7 ? 1920 : 240,
+			.minutes = (unsigned)minutes,
+		};
+
+		if (!devices && n % 8 == 7)
+			o.minutes = o.minutes / 4 + 1;
+		world_make(seed + n, &o);
+		world_start();
+		world_live();
+		while (sim_step(world.end_us))
+			world_look();
+		world_rest();
+		printf("# seed %llu: %u phones, %u mailboxes, %u shards, %u commits, %u crashes, "
+		       "%u drains\n",
+			seed + n, world.phone_count, world.box_count, world.shards, world.commits,
+			world.crashes, world.drains);
+		fflush(stdout);
+		commits += world.commits;
+		world_free();
+	}
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	wakes = promises_kept[PROMISE_WAKE];
+	for (unsigned i = 0; i < PROMISE_COUNT; i++)
+		printf("ok %u - %s (%llu times)\n", i + 1, promise_texts[i],
+			(unsigned long long)promises_kept[i]);
+	printf("1..%u\n# %llu runs, %llu commits, %llu wakes, %.1f s: ok\n", PROMISE_COUNT, runs,
+		commits, wakes,
+		(double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9);
+	return 0;
+}

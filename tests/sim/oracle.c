@@ -1,0 +1,873 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What must hold. Judged at the server's end of each connection, when a request has arrived and when
+ * its answer is handed to the loop, so that no delay of the network blurs it. What a device knows
+ * is read from the store; what happened, from the journal; what must follow, is reckoned here. */
+#include "tests/sim/sim.h"
+
+#include "core/base/check.h"
+#include "core/eas/wbxml.h"
+#include "store/journal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+uint64_t promises_kept[PROMISE_COUNT];
+
+/* Why a request has to end, and what the bound is counted from. */
+enum cause {
+	CAUSE_ADDED,     /* news that wake at once */
+	CAUSE_CHANGED,   /* news that wait for their delay */
+	CAUSE_TOUCHED,
+	CAUSE_HIERARCHY,
+	CAUSE_ACCESS,
+	CAUSE_SUPERSEDED,
+	CAUSE_EVERYBODY, /* drain, policy */
+	CAUSE_HEARTBEAT,
+};
+
+enum {
+	TURN_MAX_US = 60 * MS,
+	/* A request that is parked ends this soon after a commit, a message or a deadline. */
+	WAKE_US = NOTIFY_MAX_US + POST_MAX_US + TURN_MAX_US,
+	/* From the last byte of a request to its park or answer: read, identify, decide. */
+	START_US = READ_MAX_US + CRED_MAX_US + POST_MAX_US + 4 * TURN_MAX_US,
+	COMMAND_US = WORK_MAX_US + POST_MAX_US + TURN_MAX_US,
+	WHEEL_US = 1000 * MS + TURN_MAX_US, /* deadlines are rounded up to a second */
+	HEARTBEAT_SLACK_US = 2000 * MS,
+	TIE_US = 2000 * MS, /* requests that arrive so close together have no order */
+};
+
+/* Requests that have arrived and neither hang nor are over. */
+static struct request **busy;
+static size_t busy_n, busy_cap;
+
+void oracle_begin(void)
+{
+	busy_n = 0;
+}
+
+/* ---- what a device could know, and what is news ---------------------------------------------------- */
+
+bool oracle_position(
+	struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder, uint64_t *pos_out)
+{
+	struct collection c;
+
+	if (collection_get(txn, mailbox, device, folder, &c) || c.key == 0)
+		return false;
+	*pos_out = c.now.seq;
+	return true;
+}
+
+static bool row_is_news(const struct row *r, uint32_t device, uint64_t pos)
+{
+	return r->seq > pos && r->origin != device && (r->live || r->add_seq <= pos);
+}
+
+bool oracle_news(const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool *added_out)
+{
+	const struct box_folder *f = box_folder((struct box *)b, folder);
+	bool any = false;
+
+	*added_out = false;
+	for (size_t i = f ? f->n : 0; i-- > 0 && f->rows[i].seq > pos;)
+		if (row_is_news(&f->rows[i], device, pos)) {
+			any = true;
+			*added_out |= f->rows[i].live && f->rows[i].add_seq > pos;
+		}
+	return any;
+}
+
+/* Is there news of the kind that was there before `cut_us`? Sets *first_us to the oldest such. */
+static bool old_news(struct request *r, bool added, uint64_t cut_us, uint32_t *folder_out,
+	uint64_t *first_us)
+{
+	struct box *b = r->phone->box;
+	struct db_txn txn;
+	uint32_t device;
+	bool found = false;
+
+	*first_us = UINT64_MAX;
+	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	device = phone_device(r->phone, &txn);
+	for (unsigned i = 0; i < r->folder_count && device; i++) {
+		struct box_folder *f = box_folder(b, r->folders[i]);
+		uint64_t pos;
+
+		if (!f || f->deleted)
+			continue;
+		if (!oracle_position(&txn, b->mailbox, device, f->id, &pos)) {
+			/* Never synced: told at once. */
+			if (added && r->complete_us < *first_us) {
+				*first_us = r->complete_us;
+				*folder_out = f->id;
+			}
+			continue;
+		}
+		for (size_t k = f->n; k-- > 0 && f->rows[k].seq > pos;) {
+			const struct row *row = &f->rows[k];
+			bool is_add = row->live && row->add_seq > pos;
+			uint64_t us = is_add && row->add_seq == row->seq ? row->add_us : row->us;
+
+			if (!row_is_news(row, device, pos) || is_add != added || us >= *first_us)
+				continue;
+			*first_us = us;
+			*folder_out = f->id;
+		}
+	}
+	db_read_end(&txn);
+	found = *first_us <= cut_us;
+	return found;
+}
+
+/* ---- bounds -------------------------------------------------------------------------------------------- */
+
+static uint64_t begun_us(const struct request *r)
+{
+	/* It is looked at when it is there and the answer before it is out. */
+	return r->complete_us > r->wire->sent_us ? r->complete_us : r->wire->sent_us;
+}
+
+/* The latest time at which the request may still be unanswered. */
+static uint64_t limit_us(const struct request *r, enum cause cause)
+{
+	uint64_t from = r->cause_us[cause], start = begun_us(r) + START_US, limit;
+
+	if (cause == CAUSE_HEARTBEAT)
+		return r->parked_us + r->heartbeat_s * (uint64_t)SECOND + HEARTBEAT_SLACK_US -
+		       1000 * MS + (r->kind == ASK_SYNC ? COMMAND_US : 0);
+	limit = from + WAKE_US;
+	if (cause == CAUSE_CHANGED)
+		limit += (uint64_t)world.config->push_coalesce_ms * MS + WHEEL_US;
+	if (!r->parked_us || r->parked_us > from)
+		limit = (start > from ? start : from) + WAKE_US +
+			(cause == CAUSE_CHANGED
+					? (uint64_t)world.config->push_coalesce_ms * MS + WHEEL_US
+					: 0);
+	if (r->kind == ASK_SYNC)
+		limit += 2 * (uint64_t)COMMAND_US;
+	return limit;
+}
+
+static const char *const cause_words[] = {
+	[CAUSE_ADDED] = "a new item", [CAUSE_CHANGED] = "a change", [CAUSE_TOUCHED] = "a touch",
+	[CAUSE_HIERARCHY] = "a folder change", [CAUSE_ACCESS] = "a change of access",
+	[CAUSE_SUPERSEDED] = "a newer request", [CAUSE_EVERYBODY] = "drain or policy",
+	[CAUSE_HEARTBEAT] = "the heartbeat",
+};
+
+static void due(void *arg, uint64_t cause);
+
+static void must_end(struct request *r, enum cause cause)
+{
+	if (r->over || r->cause_us[cause])
+		return;
+	r->cause_us[cause] = sim_now_us;
+	sim_at(limit_us(r, cause) + 1, due, r, cause);
+}
+
+static void due(void *arg, uint64_t n)
+{
+	struct request *r = arg;
+	enum cause cause = (enum cause)n;
+	uint32_t folder = 0;
+	uint64_t first;
+
+	if (r->over || !r->cause_us[cause])
+		return;
+	if (r->wire->stuck || r->wire->sending || r->wire->first != r) {
+		/* Behind another answer. */
+		sim_at(sim_now_us + SECOND, due, r, cause);
+		return;
+	}
+	if (sim_now_us <= limit_us(r, cause)) {
+		sim_at(limit_us(r, cause) + 1, due, r, cause);
+		return;
+	}
+	if (cause == CAUSE_ADDED || cause == CAUSE_CHANGED) {
+		/* It may be news no more, or other news have come meanwhile. */
+		old_news(r, cause == CAUSE_ADDED, 0, &folder, &first);
+		if (first == UINT64_MAX) {
+			r->cause_us[cause] = 0;
+			return;
+		}
+		if (first > r->cause_us[cause]) {
+			r->cause_us[cause] = first;
+			due(r, cause);
+			return;
+		}
+	}
+	sim_fail(r->phone, NULL,
+		"%s: request %llu (%s) is not answered; cause: %s since %.3f, folder %u; it came at "
+		"%.3f, parked at %.3f; now %s",
+		cause == CAUSE_SUPERSEDED  ? "NEWEST"
+		: cause == CAUSE_HEARTBEAT ? "HEARTBEAT"
+					   : "WAKE",
+		(unsigned long long)r->number, r->kind == ASK_PING ? "Ping" : "Sync",
+		cause_words[cause], (double)r->cause_us[cause] / SECOND, folder,
+		(double)r->complete_us / SECOND, (double)r->parked_us / SECOND,
+		r->wire->loop ? "it hangs" : "not even accepted");
+}
+
+/* ---- requests come ---------------------------------------------------------------------------------------- */
+
+static void never_hung(void *arg, uint64_t unused)
+{
+	struct request *r = arg;
+
+	(void)unused;
+	if (r->over || r->parked_us)
+		return;
+	if (r->wire->stuck || r->wire->sending || r->wire->first != r ||
+		sim_now_us <= begun_us(r) + START_US + COMMAND_US) {
+		sim_at(sim_now_us + SECOND, never_hung, r, 0);
+		return;
+	}
+	sim_fail(r->phone, NULL, "ONE: request %llu is neither answered nor hangs, %.3f s after it came",
+		(unsigned long long)r->number, (double)(sim_now_us - r->complete_us) / SECOND);
+}
+
+void oracle_asked(struct request *r)
+{
+	r->params_known = !r->empty && !r->partial;
+}
+
+static void complete(struct request *r)
+{
+	struct phone *p = r->phone;
+	struct box *b = p->box;
+	struct device d;
+	struct db_txn txn;
+
+	r->complete_us = sim_now_us;
+	if (r->wire->first == r)
+		r->turn_us = sim_now_us;
+	sim_note(p, NULL, "request # is there", r->number, 0, 0);
+	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	r->device = phone_device(p, &txn);
+	p->device = r->device;
+	if (r->device && device_get(&txn, b->mailbox, r->device, &d) == DB_OK)
+		r->hierarchy_pos = d.hierarchy_seq;
+	if (r->kind == ASK_PING) {
+		if (r->empty || r->partial) {
+			r->params_known = p->cache_known;
+			r->folder_count = p->cache_count;
+			memcpy(r->folders, p->cache_folders, sizeof(r->folders));
+			if (r->empty && p->cache_known)
+				r->heartbeat_s = p->cache_heartbeat_s;
+		}
+		if (!r->empty)
+			p->cache_touched++;
+		r->cache_stamp = p->cache_touched;
+		/* Until it is seen what becomes of them, its parameters may be in force or not. */
+		if (!r->empty)
+			p->cache_known = false;
+	} else if (r->kind == ASK_FOLDER_SYNC && r->asked_key == 0) {
+		p->cache_touched++;
+		p->cache_known = false;
+	}
+	for (unsigned i = 0; i < r->folder_count && r->device; i++)
+		r->known[i] = oracle_position(
+			&txn, b->mailbox, r->device, r->folders[i], &r->pos[i]);
+	db_read_end(&txn);
+	if (busy_n == busy_cap) {
+		busy_cap = busy_cap ? busy_cap * 2 : 256;
+		busy = realloc(busy, busy_cap * sizeof(struct request *));
+		CHECK(busy);
+	}
+	busy[busy_n++] = r;
+	sim_at(sim_now_us + START_US + COMMAND_US, never_hung, r, 0);
+	if (r->hangs && r->device && r->params_known && !r->expect)
+		must_end(r, CAUSE_ADDED);
+}
+
+void oracle_arrived(struct wire *w)
+{
+	for (struct request *r = w->first; r; r = r->wire_next)
+		if (!r->complete_us && w->arrived >= r->end_offset)
+			complete(r);
+}
+
+static void is_over(struct request *r)
+{
+	struct request **q;
+
+	r->over = true;
+	for (q = &r->phone->open; *q && *q != r; q = &(*q)->phone_next)
+		;
+	if (*q)
+		*q = r->phone_next;
+	for (size_t i = 0; i < busy_n; i++)
+		if (busy[i] == r) {
+			busy[i] = busy[--busy_n];
+			break;
+		}
+}
+
+static void all_over(struct wire *w)
+{
+	struct request *r;
+
+	while ((r = w->first)) {
+		w->first = r->wire_next;
+		is_over(r);
+	}
+	w->last = NULL;
+}
+
+void oracle_closed_by_client(struct wire *w)
+{
+	all_over(w);
+}
+
+void oracle_closed_by_server(struct wire *w)
+{
+	struct request *r = w->first;
+
+	/* Closing an idle connection crosses with a request: that is HTTP. Anything else is an
+	 * answer that never comes. */
+	if (r && r->complete_us && w->read > r->begin_offset && !w->close_announced && !w->vanished &&
+		!atomic_load(&world.server.draining))
+		sim_fail(w->phone, NULL,
+			"ONE: the server closes wire %llu while request %llu waits for its answer",
+			(unsigned long long)w->number, (unsigned long long)r->number);
+	all_over(w);
+}
+
+void oracle_crashed(void)
+{
+	for (unsigned i = 0; i < world.phone_count; i++)
+		while (world.phones[i].open) {
+			struct request *r = world.phones[i].open;
+
+			r->wire->first = r->wire->last = NULL;
+			is_over(r);
+		}
+	CHECK(busy_n == 0);
+}
+
+/* ---- requests hang ------------------------------------------------------------------------------------------ */
+
+/* The server goes by these parameters from now on. */
+static void accepted(struct request *r)
+{
+	struct phone *p = r->phone;
+
+	if (r->accepted || r->kind != ASK_PING)
+		return;
+	r->accepted = true;
+	if (r->cache_stamp != p->cache_touched || !r->params_known)
+		return;
+	if (!r->empty) {
+		p->cache_known = true;
+		p->cache_heartbeat_s = r->heartbeat_s;
+		p->cache_count = r->folder_count;
+		memcpy(p->cache_folders, r->folders, sizeof(p->cache_folders));
+	}
+}
+
+/* Older hanging requests of the device have to end now. */
+static void newest(struct request *r)
+{
+	for (struct request *o = r->phone->open; o; o = o->phone_next) {
+		if (o == r || !o->hangs || !o->complete_us)
+			continue;
+		if (o->parked_us && r->parked_us)
+			must_end(o->order < r->order ? o : r, CAUSE_SUPERSEDED);
+		else if (o->parked_us && o->turn_us + TIE_US < r->turn_us)
+			must_end(o, CAUSE_SUPERSEDED);
+	}
+}
+
+static int by_number(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void parked(struct request *r, struct shard *s)
+{
+	const struct waiter *w = waiters_get(s->waiters, r->wire->slot);
+	uint32_t folders[256], mine[REQUEST_FOLDERS_MAX];
+	size_t n = waiters_folders(s->waiters, r->wire->slot, false, folders, ARRAY_LEN(folders));
+	bool stale = (r->empty || r->partial) && r->cache_stamp != r->phone->cache_touched;
+
+	r->parked_us = sim_now_us;
+	r->order = w->order;
+	sim_note(r->phone, NULL, "request # hangs, order #, heartbeat #", r->number, r->order,
+		w->heartbeat_s);
+	if (!r->hangs || r->expect)
+		sim_fail(r->phone, NULL, "request %llu hangs, and should not",
+			(unsigned long long)r->number);
+	if (w->mailbox != r->phone->box->mailbox ||
+		(r->device && w->device != r->device && r->phone->access_us < r->complete_us))
+		sim_fail(r->phone, NULL, "request %llu hangs for device %u of mailbox %u",
+			(unsigned long long)r->number, w->device, w->mailbox);
+	qsort(folders, n, sizeof(folders[0]), by_number);
+	memcpy(mine, r->folders, sizeof(mine));
+	qsort(mine, r->folder_count, sizeof(mine[0]), by_number);
+	if (r->params_known && !stale) {
+		if (n != r->folder_count || memcmp(folders, mine, n * sizeof(folders[0])) != 0)
+			sim_fail(r->phone, NULL,
+				"DURABLE: request %llu hangs on other folders than it named or "
+				"the server remembers",
+				(unsigned long long)r->number);
+		if (w->heartbeat_s != r->heartbeat_s)
+			sim_fail(r->phone, NULL, "DURABLE: request %llu: heartbeat %u, not %u",
+				(unsigned long long)r->number, w->heartbeat_s, r->heartbeat_s);
+		if (r->empty)
+			KEPT(DURABLE);
+	} else {
+		/* Two requests at once: what the server goes by is as good. */
+		r->folder_count = (unsigned)n;
+		CHECK(n <= REQUEST_FOLDERS_MAX);
+		memcpy(r->folders, folders, n * sizeof(folders[0]));
+		r->heartbeat_s = w->heartbeat_s;
+		memset(r->known, 0, sizeof(r->known)); /* (a cause is not looked for) */
+		r->params_known = false;
+	}
+	accepted(r);
+	newest(r);
+	r->cause_us[CAUSE_HEARTBEAT] = sim_now_us;
+	sim_at(limit_us(r, CAUSE_HEARTBEAT) + 1, due, r, CAUSE_HEARTBEAT);
+	must_end(r, CAUSE_ADDED);
+	must_end(r, CAUSE_CHANGED);
+}
+
+void oracle_turn(unsigned shard)
+{
+	static unsigned turns;
+	struct shard *s = world.server.shards[shard];
+
+	if (!s)
+		return;
+	for (size_t i = 0; i < busy_n; i++) {
+		struct request *r = busy[i];
+		struct wire *w = r->wire;
+
+		if (w->shard != shard || !w->loop || w->first != r || w->read < r->end_offset ||
+			s->conns[w->slot].state != CONN_PARKED)
+			continue;
+		busy[i--] = busy[--busy_n];
+		parked(r, s);
+	}
+	if (++turns % 256 == 0)
+		oracle_shard(s, false);
+}
+
+/* ---- changes happen --------------------------------------------------------------------------------------------- */
+
+static bool names(const struct request *r, uint32_t folder)
+{
+	for (unsigned i = 0; i < r->folder_count; i++)
+		if (r->folders[i] == folder)
+			return true;
+	return false;
+}
+
+void oracle_change(struct box *b, const struct journal_row *row)
+{
+	for (struct phone *p = b->phones; p; p = p->box_next)
+		for (struct request *r = p->open; r; r = r->phone_next) {
+			bool own = row->origin && row->origin == r->device;
+
+			if (!r->hangs || !r->complete_us || r->expect)
+				continue;
+			switch ((enum journal_kind)row->kind) {
+			case JOURNAL_ADD:
+			case JOURNAL_CHANGE:
+			case JOURNAL_DELETE:
+				if (!own && names(r, row->folder))
+					must_end(r, row->kind == JOURNAL_ADD ? CAUSE_ADDED
+									     : CAUSE_CHANGED);
+				break;
+			case JOURNAL_TOUCH:
+				if (r->parked_us && names(r, row->folder))
+					must_end(r, CAUSE_TOUCHED);
+				break;
+			case JOURNAL_HIERARCHY:
+				if (!own)
+					must_end(r, CAUSE_HIERARCHY);
+				break;
+			case JOURNAL_ACCOUNT:
+				if (r->parked_us || b->disabled)
+					must_end(r, CAUSE_ACCESS);
+				break;
+			case JOURNAL_DEVICE:
+				if (row->device == r->device && r->parked_us)
+					must_end(r, CAUSE_ACCESS);
+				break;
+			}
+		}
+}
+
+void oracle_everybody(const char *why)
+{
+	(void)why;
+	for (unsigned i = 0; i < world.phone_count; i++)
+		for (struct request *r = world.phones[i].open; r; r = r->phone_next)
+			if (r->parked_us)
+				must_end(r, CAUSE_EVERYBODY);
+}
+
+/* ---- answers ---------------------------------------------------------------------------------------------------- */
+
+static bool since(uint64_t event_us, const struct request *r)
+{
+	return event_us && event_us + TIE_US >= r->complete_us;
+}
+
+static bool drained(const struct request *r)
+{
+	return since(world.drain_us, r) || atomic_load(&world.server.draining);
+}
+
+static bool denied(const struct request *r)
+{
+	struct phone *p = r->phone;
+	struct device_gate g = {.id = 0};
+	struct db_txn txn;
+
+	if (p->box->disabled || since(p->box->access_us, r) || since(p->access_us, r) ||
+		since(p->removed_us, r) || since(world.policy_us, r))
+		return true;
+	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	device_gate(&txn, p->box->mailbox, bytes_str(p->id), &g);
+	db_read_end(&txn);
+	return g.blocked;
+}
+
+/* Did a request arrive that is newer, or that came so close that it may count as newer? */
+static bool superseded(const struct request *r)
+{
+	for (const struct request *o = r->phone->newest; o; o = o->phone_older) {
+		if (o->sent_us + 600ull * SECOND < r->sent_us)
+			return false;
+		/* (A pipelined one comes to the server's notice when those before it are done.) */
+		if (o == r || !o->hangs || !o->turn_us || o->turn_us + TIE_US < r->turn_us)
+			continue;
+		if (o->order && r->order && o->order < r->order)
+			continue;
+		return true;
+	}
+	return false;
+}
+
+static void judge_expired(struct request *r)
+{
+	uint64_t waited = sim_now_us - r->complete_us;
+
+	if (waited + HEARTBEAT_SLACK_US >= r->heartbeat_s * (uint64_t)SECOND) {
+		KEPT(HEARTBEAT);
+		return;
+	}
+	if (drained(r) || denied(r) || superseded(r)) {
+		KEPT(NEWEST);
+		return;
+	}
+	sim_fail(r->phone, NULL, "HEARTBEAT: request %llu expires after %.3f s of %u for no reason",
+		(unsigned long long)r->number, (double)waited / SECOND, r->heartbeat_s);
+}
+
+static void judge_changes(struct request *r)
+{
+	struct box *b = r->phone->box;
+	struct db_txn txn;
+	uint32_t device;
+
+	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	device = phone_device(r->phone, &txn);
+	for (unsigned i = 0; i < r->changed_count; i++) {
+		struct box_folder *f = box_folder(b, r->changed[i]);
+		uint64_t pos = 0;
+		unsigned k;
+
+		for (k = 0; k < r->folder_count && r->folders[k] != r->changed[i]; k++)
+			;
+		if (r->params_known && k == r->folder_count)
+			sim_fail(r->phone, NULL, "CAUSE: folder %u in the answer to %llu was not asked for",
+				r->changed[i], (unsigned long long)r->number);
+		if (!r->params_known || !r->known[k] || !f || f->deleted || since(f->touch_us, r) ||
+			!oracle_position(&txn, b->mailbox, device, f->id, &pos))
+			continue;
+		pos = r->pos[k];
+		if ((f->last_seq[0] > pos && f->last_origin[0] != device) ||
+			(f->last_seq[1] > pos && f->last_origin[1] != device)) {
+			KEPT(CAUSE);
+			continue;
+		}
+		sim_fail(r->phone, NULL,
+			"CAUSE: request %llu: Status 2 for folder %u, of which the device knows all "
+			"up to %llu; newest change %llu by %u",
+			(unsigned long long)r->number, f->id, (unsigned long long)pos,
+			(unsigned long long)f->last_seq[0], f->last_origin[0]);
+	}
+	/* What was compared at this very moment must be complete and nothing else; what woke a
+	 * parked one names at least the folders with items that everybody has heard of. */
+	for (unsigned i = 0; i < r->folder_count && r->params_known && device; i++) {
+		struct box_folder *f = box_folder(b, r->folders[i]);
+		bool told = false, news, added = false;
+		uint64_t pos = 0, first = UINT64_MAX;
+
+		for (unsigned k = 0; k < r->changed_count; k++)
+			told |= r->changed[k] == r->folders[i];
+		if (!f || f->deleted || told)
+			continue;
+		news = !oracle_position(&txn, b->mailbox, device, f->id, &pos) ||
+		       oracle_news(b, device, f->id, pos, &added);
+		for (size_t k = f->n; k-- > 0 && f->rows[k].seq > pos;)
+			if (row_is_news(&f->rows[k], device, pos) && f->rows[k].add_seq > pos &&
+				f->rows[k].add_us < first)
+				first = f->rows[k].add_us;
+		if (!news || r->expects_continue)
+			continue;
+		if (!r->parked_us || (first != UINT64_MAX && first + WAKE_US < sim_now_us))
+			sim_fail(r->phone, NULL,
+				"CAUSE: the answer to request %llu does not name folder %u, which "
+				"has news",
+				(unsigned long long)r->number, f->id);
+	}
+	db_read_end(&txn);
+	if (r->changed_count == 0)
+		sim_fail(r->phone, NULL, "CAUSE: Status 2 without folders");
+	KEPT(WAKE);
+}
+
+static void judge_hierarchy(struct request *r)
+{
+	struct phone *p = r->phone;
+	struct box *b = p->box;
+	bool gone = false;
+
+	for (unsigned i = 0; i < r->folder_count; i++) {
+		struct box_folder *f = box_folder(b, r->folders[i]);
+
+		gone |= !f || f->deleted;
+	}
+	if (gone || !r->device || r->hierarchy_pos == 0 || since(p->removed_us, r) ||
+		(!r->params_known && b->hierarchy_us) ||
+		(b->hierarchy_seq[0] > r->hierarchy_pos && b->hierarchy_origin[0] != r->device) ||
+		(b->hierarchy_seq[1] > r->hierarchy_pos && b->hierarchy_origin[1] != r->device)) {
+		KEPT(HIERARCHY);
+		return;
+	}
+	sim_fail(p, NULL, "HIERARCHY: request %llu: Status 7, but the device knows all up to %llu",
+		(unsigned long long)r->number, (unsigned long long)r->hierarchy_pos);
+}
+
+static void judge_ping(struct request *r)
+{
+	if (r->expect && r->status != r->expect && r->status != 7 && !denied(r))
+		sim_fail(r->phone, NULL, "request %llu: Status %d instead of %d",
+			(unsigned long long)r->number, r->status, r->expect);
+	if (r->expect && r->status == r->expect) {
+		if (r->limit != r->expect_limit)
+			sim_fail(r->phone, NULL, "request %llu: limit %u instead of %u",
+				(unsigned long long)r->number, r->limit, r->expect_limit);
+		return;
+	}
+	switch (r->status) {
+	case 1:
+		accepted(r);
+		judge_expired(r);
+		return;
+	case 2:
+		accepted(r);
+		judge_changes(r);
+		return;
+	case 3:
+		if (r->params_known && r->cache_stamp == r->phone->cache_touched &&
+			!since(r->phone->removed_us, r))
+			sim_fail(r->phone, NULL,
+				"DURABLE: request %llu: the server has forgotten the last Ping",
+				(unsigned long long)r->number);
+		return;
+	case 7:
+		judge_hierarchy(r);
+		return;
+	case 126:
+	case 129:
+		if (denied(r))
+			return;
+		break;
+	default:
+		break;
+	}
+	sim_fail(r->phone, NULL, "request %llu: Ping Status %d", (unsigned long long)r->number,
+		r->status);
+}
+
+static void judge_folder_sync(struct request *r)
+{
+	switch (r->status) {
+	case 1:
+		return;
+	case 9:
+		if (r->phone->removed_us)
+			return;
+		sim_fail(r->phone, NULL, "DURABLE: FolderSync key %u is not known", r->asked_key);
+	case 126:
+	case 129:
+		if (denied(r))
+			return;
+		break;
+	default:
+		break;
+	}
+	sim_fail(r->phone, NULL, "request %llu: FolderSync Status %d",
+		(unsigned long long)r->number, r->status);
+}
+
+/* Takes the document apart. */
+static void read_document(struct request *r, struct bytes doc)
+{
+	struct wbxml_node *root;
+	const struct wbxml_node *list;
+	const char *why = "";
+	struct arena a;
+	uint64_t v;
+	uint16_t tag = r->kind == ASK_PING ? PING_Status
+		       : r->kind == ASK_FOLDER_SYNC ? FOLDERHIERARCHY_Status : AIRSYNC_Status;
+
+	arena_init(&a, 1 << 20);
+	if (wbxml_parse(doc, &a, NULL, &root, &why) != 1)
+		sim_fail(r->phone, NULL, "ONE: the answer to %llu is no WBXML: %s",
+			(unsigned long long)r->number, why);
+	if (root->tag != (r->kind == ASK_PING          ? PING_Ping
+				 : r->kind == ASK_FOLDER_SYNC ? FOLDERHIERARCHY_FolderSync
+							      : AIRSYNC_Sync))
+		sim_fail(r->phone, NULL, "ONE: request %llu gets the answer of another command",
+			(unsigned long long)r->number);
+	if (bytes_to_u64(wbxml_text(root, tag), 1000, &v))
+		r->status = (int)v;
+	list = r->kind == ASK_PING ? wbxml_child(root, PING_Folders) : NULL;
+	for (const struct wbxml_node *n = list ? list->first : NULL; n; n = n->next)
+		if (bytes_to_u64(n->text, UINT32_MAX, &v)) {
+			CHECK(r->changed_count < ARRAY_LEN(r->changed));
+			r->changed[r->changed_count++] = (uint32_t)v;
+		}
+	if (r->kind == ASK_PING &&
+		(bytes_to_u64(wbxml_text(root, PING_HeartbeatInterval), UINT32_MAX, &v) ||
+			bytes_to_u64(wbxml_text(root, PING_MaxFolders), UINT32_MAX, &v)))
+		r->limit = (unsigned)v;
+	arena_free(&a);
+}
+
+static void judge(struct wire *w, int http, struct bytes doc)
+{
+	struct request *r = w->first;
+
+	if (!r)
+		sim_fail(w->phone, NULL, "ONE: wire %llu: an answer (HTTP %d) to no request",
+			(unsigned long long)w->number, http);
+	w->first = r->wire_next;
+	if (!w->first)
+		w->last = NULL;
+	else if (w->first->complete_us)
+		w->first->turn_us = sim_now_us;
+	r->answered_us = sim_now_us;
+	buf_add(&r->body, doc.p, doc.n);
+	if (!r->complete_us || w->read < r->end_offset) {
+		/* Half a request may be refused; then the connection ends. */
+		if (http < 400 || !w->close_announced)
+			sim_fail(w->phone, NULL, "ONE: request %llu is answered (HTTP %d) before "
+						 "it is there",
+				(unsigned long long)r->number, http);
+		is_over(r);
+		return;
+	}
+	if (http == 200 && doc.n)
+		read_document(r, doc);
+	sim_note(r->phone, NULL, "request #: the server says HTTP #, Status #", r->number,
+		(uint64_t)http, (uint64_t)r->status);
+	is_over(r);
+	KEPT(ONE);
+	if (http == 403 && denied(r))
+		return;
+	if (http == r->expect)
+		return;
+	if (http != 200)
+		sim_fail(r->phone, NULL, "request %llu: HTTP %d", (unsigned long long)r->number,
+			http);
+	if (r->kind == ASK_PING)
+		judge_ping(r);
+	else if (r->kind == ASK_FOLDER_SYNC)
+		judge_folder_sync(r);
+	if (r->kind == ASK_PING && (r->status == 2 || r->status == 7))
+		newest(r);
+}
+
+void oracle_said(struct wire *w, const uint8_t *p, size_t n)
+{
+	buf_add(&w->said, p, n);
+	for (;;) {
+		const uint8_t *end = memmem(w->said.p, w->said.n, "\r\n\r\n", 4);
+		const char *length;
+		size_t head, body = 0;
+		int http;
+
+		if (!end)
+			return;
+		head = (size_t)(end - w->said.p) + 4;
+		if (memcmp(w->said.p, "HTTP/1.1 ", 9) != 0)
+			sim_fail(w->phone, NULL, "ONE: wire %llu: bytes between answers",
+				(unsigned long long)w->number);
+		http = atoi((const char *)w->said.p + 9);
+		length = memmem(w->said.p, head, "Content-Length: ", 16);
+		if (length)
+			body = (size_t)atoi(length + 16);
+		if (w->said.n < head + body)
+			return;
+		if (memmem(w->said.p, head, "Connection: close", 17))
+			w->close_announced = true;
+		if (http != 100)
+			judge(w, http, bytes_of(w->said.p + head, body));
+		memmove(w->said.p, w->said.p + head + body, w->said.n - head - body);
+		w->said.n -= head + body;
+	}
+}
+
+/* ---- leaks -------------------------------------------------------------------------------------------------------- */
+
+void oracle_shard(const struct shard *s, bool at_rest)
+{
+	uint32_t open = 0, wakes = 0, active = 0;
+
+	if (!shard_check(s))
+		sim_fail(NULL, NULL, "LEAK: shard %u: waiters, wheel and slots do not agree", s->index);
+	for (uint32_t i = 0; i < s->slots_max; i++) {
+		const struct conn *c = &s->conns[i];
+
+		open += c->state != CONN_FREE;
+		active += c->active != NULL;
+		wakes += s->wake_of[i] != NULL;
+		/* A parked request has no memory but for bytes that came behind it, or are on
+		 * their way in or out. */
+		if (c->state == CONN_IDLE && c->active)
+			sim_fail(NULL, NULL, "LEAK: slot %u is idle and has a request's memory", i);
+	}
+	if (open != s->open_conns || active > s->active_used)
+		sim_fail(NULL, NULL, "LEAK: shard %u counts %u connections and %u requests, not %u, %u",
+			s->index, s->open_conns, s->active_used, open, active);
+	for (const struct wake_buffer *b = s->wake_free; b; b = b->next_free)
+		wakes++;
+	if (wakes != WAKE_BUFFERS)
+		sim_fail(NULL, NULL, "LEAK: shard %u: %u wake buffers of %u", s->index, wakes,
+			WAKE_BUFFERS);
+	KEPT(LEAK);
+	if (!at_rest)
+		return;
+	if (open || s->active_used || waiters_count(s->waiters) || s->woken.count ||
+		s->want_active.count || s->want_handshake.count || s->handshakes.count)
+		sim_fail(NULL, NULL,
+			"LEAK: shard %u at rest: %u connections, %u requests, %u waiters, %u woken, "
+			"%u want memory",
+			s->index, open, s->active_used, waiters_count(s->waiters), s->woken.count,
+			s->want_active.count);
+	for (unsigned i = 0; i < world.phone_count; i++)
+		if (world.phones[i].device &&
+			presence_others(s->presence, world.phones[i].box->mailbox,
+				world.phones[i].device))
+			sim_fail(&world.phones[i], NULL, "LEAK: a presence bit is left");
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* tests/sim/sim.h - the real core and store under virtual time, with everything around them made up:
+ * loop and network (simloop.c), workers (simwork.c), password checks (simcred.c), server life and
+ * commits (world.c), phones (phone.c), and what must hold (oracle.c).
+ *
+ * One thread, one seed: the same seed gives the same run, byte for byte. Whatever could happen in
+ * another order on a real machine is decided by sim_random.
+ * Memory: what a run makes lives until its end (requests, wires), so that an event may name it at
+ *         any time; only the server comes and goes. Errors: sim_fail, which does not return.
+ * Units:  *_us is virtual microseconds; the loops' monotonic clock is the same in ms. */
+#ifndef ROOST_TESTS_SIM_H
+#define ROOST_TESTS_SIM_H
+
+#include "core/shard_priv.h"
+
+#include "core/base/bytes.h"
+#include "store/journal.h"
+#include "store/mailbox.h"
+
+/* ---- sim.c: chance, time, what happened ------------------------------------------------------ */
+
+enum { MS = 1000, SECOND = 1000000 };
+
+void sim_seed(uint64_t seed);
+uint64_t sim_random(void);
+uint32_t sim_below(uint32_t n);
+uint64_t sim_between(uint64_t lo, uint64_t hi);
+bool sim_permille(unsigned p);
+
+extern uint64_t sim_now_us;
+typedef void sim_fn(void *arg, uint64_t n);
+/* Runs fn(arg, n) at that time; what falls on the same microsecond runs in an order of chance. */
+void sim_at(uint64_t at_us, sim_fn *fn, void *arg, uint64_t n);
+/* Goes on to the next event; false when there is none up to until_us (time is then until_us). */
+bool sim_step(uint64_t until_us);
+void sim_clear(void); /* forgets all events */
+
+struct phone;
+struct box;
+/* Notes for the case of a failure; what is a literal with at most three numbers. */
+void sim_note(const struct phone *p, const struct box *b, const char *what, uint64_t x, uint64_t y,
+	uint64_t z);
+void sim_fail(const struct phone *p, const struct box *b, const char *fmt, ...)
+	__attribute__((noreturn, format(printf, 3, 4)));
+extern bool sim_verbose;
+
+/* ---- the network: simloop.c ------------------------------------------------------------------- */
+
+enum { WIRE_QUIET, WIRE_RECV, WIRE_WATCH };
+
+/* One TCP connection, both ends. */
+struct wire {
+	struct wire *next; /* all of the run */
+	struct phone *phone;
+	unsigned shard;
+	uint64_t number;
+	/* the server's end */
+	struct loop *loop; /* NULL before accept and after released */
+	uint32_t slot;
+	struct buf in;     /* arrived, not read */
+	uint64_t arrived, read; /* bytes of the client's stream */
+	bool fin_arrived, rst_arrived;
+	uint8_t op;
+	bool op_ready, server_closed;
+	bool sending, stuck;
+	const uint8_t *send_p;
+	uint32_t send_n;
+	uint64_t send_hash, send_number, sent_us;
+	/* the client's end */
+	uint64_t put;        /* bytes the client has written */
+	uint64_t last_put_us, last_got_us;
+	bool client_closed;  /* it sent FIN or RST */
+	bool vanished;       /* it is gone and nobody tells */
+	struct buf got;      /* answers as they reach the phone */
+	bool dead;           /* the phone knows that it is over */
+	/* requests on it, oldest first; the first is the one being answered */
+	struct request *first, *last;  /* not answered by the server yet */
+	struct request *read_first;    /* not read by the phone yet */
+	struct buf said;     /* answer bytes that the oracle has not parsed yet */
+	bool close_announced;
+};
+
+struct wire *wire_open(struct phone *p, unsigned shard);
+void wire_put(struct wire *w, const void *p, size_t n);
+void wire_close(struct wire *w, bool reset); /* by the phone */
+void wire_vanish(struct wire *w);
+void wires_free(void);
+/* Takes the server's loops away, with all messages in flight (each is given to `discard`). */
+void net_crash(void (*discard)(struct loop_msg *m));
+unsigned net_loops_running(void);
+extern unsigned net_next_loop; /* index of the next loop_new */
+extern uint64_t net_sender;    /* who posts now */
+/* Looks at the commit word and tells the loops some time later. */
+void net_look_at_commits(void);
+/* The worst that the network and the scheduling add, for the bounds of the oracle. */
+enum {
+	NOTIFY_MAX_US = 120 * MS,
+	POST_MAX_US = 150 * MS,
+	CRED_MAX_US = 400 * MS,
+	WORK_MAX_US = 400 * MS,
+	READ_MAX_US = 250 * MS, /* a request that is there, in short reads */
+};
+
+/* ---- simwork.c, simcred.c ---------------------------------------------------------------------- */
+
+/* Forgets what was to be run, after giving it to `discard`. */
+void simwork_crash(void (*discard)(struct work *w));
+void simcred_crash(void (*discard)(struct cred_job *j));
+extern uint64_t sim_epoch; /* grows with every crash and restart */
+
+/* ---- world.c: server, mailboxes, what really happened ------------------------------------------- */
+
+/* An item in a folder, as the journal told. Newest change last. */
+struct row {
+	uint64_t item, add_seq, seq;
+	uint64_t add_us, us;
+	uint32_t origin;
+	bool live;
+};
+
+struct box_folder {
+	uint32_t id;
+	uint8_t type;
+	bool deleted;
+	struct row *rows;
+	size_t n, cap;
+	uint64_t touch_us;
+	/* the two newest changes with different origins: enough to say whether somebody else than
+	 * a given device changed something after a given number */
+	uint64_t last_seq[2];
+	uint32_t last_origin[2];
+};
+
+struct box {
+	unsigned index;
+	uint32_t mailbox;
+	char address[64];
+	struct box_folder *folders;
+	size_t folder_count;
+	uint64_t hierarchy_seq[2], hierarchy_us;
+	uint32_t hierarchy_origin[2];
+	uint64_t access_us; /* last change of the account */
+	bool disabled;
+	struct phone *phones; /* chain by box_next */
+};
+
+struct world {
+	struct server server;
+	struct config *config;
+	char dir[128];
+	uint64_t seed;
+	bool up, sync_built;
+	unsigned shards;
+	unsigned box_count, phone_count;
+	struct box *boxes;
+	struct phone *phones;
+	uint64_t journal_seen;
+	uint64_t drain_us;  /* begin of the last drain or crash; 0: none */
+	uint64_t policy_us; /* last time the policy changed */
+	uint64_t end_us;
+	unsigned commits, crashes, drains;
+};
+extern struct world world;
+
+struct sim_options {
+	unsigned devices, minutes;
+};
+void world_make(uint64_t seed, const struct sim_options *o);
+void world_free(void);
+void world_start(void);
+void world_live(void);  /* starts the actors */
+void world_crash(void);
+void world_look(void);  /* after every event: reads the journal, tells the oracle */
+/* Everybody goes home; nothing may be left. */
+void world_rest(void);
+void world_items_check(void);
+bool world_write(db_write_fn *fn, void *arg); /* false: refused */
+struct bytes world_summary(unsigned i);
+struct bytes world_message(unsigned i);
+struct box_folder *box_folder(struct box *b, uint32_t id);
+struct box *world_box(uint32_t mailbox);
+int64_t world_wall_ms(void);
+
+/* ---- phone.c ------------------------------------------------------------------------------------- */
+
+enum ask { ASK_PING, ASK_FOLDER_SYNC, ASK_SYNC };
+enum { REQUEST_FOLDERS_MAX = 40, PHONE_FOLDERS_MAX = 64, PHONE_PING_MAX = 32 };
+
+struct request {
+	struct request *next; /* all of the run */
+	struct request *wire_next, *read_next, *phone_next, *phone_older;
+	struct wire *wire;
+	struct phone *phone;
+	uint64_t number;
+	uint8_t kind; /* enum ask */
+	uint64_t begin_offset, end_offset; /* in the wire's stream */
+	uint32_t asked_key;  /* FolderSync */
+	/* Ping, hanging Sync */
+	bool hangs, empty;
+	bool partial;        /* Ping without folders: the server's memory has the rest */
+	bool params_known;   /* heartbeat and folders are what the server must go by */
+	unsigned heartbeat_s;
+	unsigned folder_count;
+	uint32_t folders[REQUEST_FOLDERS_MAX];
+	uint64_t pos[REQUEST_FOLDERS_MAX]; /* what the device knew when it was complete */
+	bool known[REQUEST_FOLDERS_MAX];
+	int expect;          /* the only Status that is right; 0: any that has its cause */
+	unsigned expect_limit;
+	uint64_t hierarchy_pos; /* 0: no FolderSync was ever done */
+	uint32_t device;     /* in the store, when it was complete; 0: unknown there */
+	uint64_t cache_stamp;
+	bool expects_continue;
+	/* what became of it */
+	uint64_t sent_us, complete_us, parked_us, answered_us;
+	uint64_t turn_us;    /* complete, and nothing before it on its wire is unanswered */
+	uint64_t order;
+	bool over;           /* answered, or nobody can answer it any more */
+	bool accepted;       /* its parameters are in force */
+	/* oracle: since when there is a cause to end, by cause */
+	uint64_t cause_us[8];
+	/* the answer for the phone */
+	int http, status;
+	uint32_t changed[PHONE_PING_MAX];
+	unsigned changed_count, limit;
+	struct buf body;
+};
+
+struct phone_folder {
+	uint32_t id;
+	uint8_t type;
+	uint32_t key;      /* of Sync; 0: not primed */
+	bool dirty;
+};
+
+struct phone {
+	unsigned index;
+	struct box *box;
+	struct phone *box_next;
+	char id[33];
+	uint16_t version;
+	bool hangs_in_sync, wants_many_folders;
+	uint32_t device;   /* in the store; 0: not known */
+	uint32_t hierarchy_key;
+	bool hierarchy_ok;
+	struct phone_folder folders[PHONE_FOLDERS_MAX];
+	unsigned folder_count;
+	struct wire *wire;
+	struct request *waits_for; /* the answer it wants now */
+	struct request *open;      /* requests not over, newest first */
+	struct request *newest;    /* all of them, newest first */
+	uint64_t generation;       /* of its next step */
+	uint64_t resting_us;       /* it does nothing before then */
+	bool home;                 /* the run ends */
+	unsigned heartbeat_s;
+	uint64_t access_us;        /* last change of this device by a tool */
+	uint64_t removed_us;
+	/* What the server is known to remember for an empty Ping. */
+	bool cache_known, cache_any;
+	unsigned cache_heartbeat_s, cache_count;
+	uint32_t cache_folders[REQUEST_FOLDERS_MAX];
+	uint64_t cache_touched; /* requests that may have changed it */
+};
+
+void phone_make(struct phone *p, unsigned index, struct box *b);
+void phone_begin(struct phone *p);
+void phone_go_home(struct phone *p);
+void phone_heard(struct wire *w);           /* bytes came */
+void phone_lost(struct wire *w, bool reset); /* the connection is over */
+void phone_forget(struct phone *p);          /* at the end of a run */
+uint32_t phone_device(const struct phone *p, struct db_txn *txn);
+void requests_free(void);
+
+/* ---- oracle.c -------------------------------------------------------------------------------------- */
+
+void oracle_begin(void);
+void oracle_arrived(struct wire *w);          /* bytes reached the server's socket */
+void oracle_closed_by_client(struct wire *w); /* FIN or RST reached it */
+void oracle_said(struct wire *w, const uint8_t *p, size_t n);
+void oracle_closed_by_server(struct wire *w);
+void oracle_turn(unsigned shard);             /* a loop has finished a turn */
+void oracle_asked(struct request *r);
+void oracle_change(struct box *b, const struct journal_row *row);
+void oracle_everybody(const char *why);       /* drain, policy: all hanging requests end */
+void oracle_crashed(void);
+void oracle_shard(const struct shard *s, bool at_rest);
+/* News for the device in that folder, after pos? *add_us: the newest addition among them. */
+bool oracle_news(const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool *added_out);
+/* What the store says that the device knows. False: never synced. */
+bool oracle_position(
+	struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder, uint64_t *pos_out);
+
+/* Judged so far, over all runs. */
+#define PROMISES(X)                                                                                \
+	X(WAKE, "an addition or touch wakes at once, a change after its delay: none is missed")    \
+	X(CAUSE, "Status 2 names folders with news of others, all of them, and no other")          \
+	X(ONE, "one answer per request, in order, on its connection")                              \
+	X(HEARTBEAT, "Status 1 comes with the heartbeat, earlier only for a reason")               \
+	X(NEWEST, "of a device's hanging requests the newest stays")                               \
+	X(DURABLE, "what was acknowledged survives a crash")                                       \
+	X(HIERARCHY, "Status 7 comes when others changed the folders, and only then")              \
+	X(LEAK, "slots, memory, waiters and queues agree, and are empty at rest")
+enum promise {
+#define X(id, text) PROMISE_##id,
+	PROMISES(X)
+#undef X
+	PROMISE_COUNT
+};
+extern uint64_t promises_kept[PROMISE_COUNT];
+#define KEPT(id) (promises_kept[PROMISE_##id]++)
+
+#endif
