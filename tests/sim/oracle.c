@@ -98,8 +98,8 @@ static bool old_news(struct request *r, bool added, uint64_t cut_us, uint32_t *f
 			continue;
 		if (!oracle_position(&txn, b->mailbox, device, f->id, &pos)) {
 			/* Never synced: told at once. */
-			if (added && r->complete_us < *first_us) {
-				*first_us = r->complete_us;
+			if (added && r->turn_us < *first_us) {
+				*first_us = r->turn_us;
 				*folder_out = f->id;
 			}
 			continue;
@@ -125,7 +125,7 @@ static bool old_news(struct request *r, bool added, uint64_t cut_us, uint32_t *f
 static uint64_t begun_us(const struct request *r)
 {
 	/* It is looked at when it is there and the answer before it is out. */
-	return r->complete_us > r->wire->sent_us ? r->complete_us : r->wire->sent_us;
+	return r->turn_us > r->wire->sent_us ? r->turn_us : r->wire->sent_us;
 }
 
 /* The latest time at which the request may still be unanswered. */
@@ -224,7 +224,7 @@ static void never_hung(void *arg, uint64_t unused)
 		return;
 	}
 	sim_fail(r->phone, NULL, "ONE: request %llu is neither answered nor hangs, %.3f s after it came",
-		(unsigned long long)r->number, (double)(sim_now_us - r->complete_us) / SECOND);
+		(unsigned long long)r->number, (double)(sim_now_us - r->turn_us) / SECOND);
 }
 
 void oracle_asked(struct request *r)
@@ -232,16 +232,15 @@ void oracle_asked(struct request *r)
 	r->params_known = !r->empty && !r->partial;
 }
 
-static void complete(struct request *r)
+/* It is there, and the next on its connection: what it meets now is what it will be judged by. */
+static void its_turn(struct request *r)
 {
 	struct phone *p = r->phone;
 	struct box *b = p->box;
 	struct device d;
 	struct db_txn txn;
 
-	r->complete_us = sim_now_us;
-	if (r->wire->first == r)
-		r->turn_us = sim_now_us;
+	r->turn_us = sim_now_us;
 	sim_note(p, NULL, "request # is there", r->number, 0, 0);
 	CHECK(db_read(world.server.db, &txn) == DB_OK);
 	r->device = phone_device(p, &txn);
@@ -284,8 +283,11 @@ static void complete(struct request *r)
 void oracle_arrived(struct wire *w)
 {
 	for (struct request *r = w->first; r; r = r->wire_next)
-		if (!r->complete_us && w->arrived >= r->end_offset)
-			complete(r);
+		if (!r->complete_us && w->arrived >= r->end_offset) {
+			r->complete_us = sim_now_us;
+			if (w->first == r)
+				its_turn(r);
+		}
 }
 
 static void is_over(struct request *r)
@@ -370,7 +372,7 @@ static void accepted(struct request *r)
 static void newest(struct request *r)
 {
 	for (struct request *o = r->phone->open; o; o = o->phone_next) {
-		if (o == r || !o->hangs || !o->complete_us)
+		if (o == r || !o->hangs || !o->turn_us)
 			continue;
 		if (o->parked_us && r->parked_us)
 			must_end(o->order < r->order ? o : r, CAUSE_SUPERSEDED);
@@ -401,7 +403,7 @@ static void parked(struct request *r, struct shard *s)
 		sim_fail(r->phone, NULL, "request %llu hangs, and should not",
 			(unsigned long long)r->number);
 	if (w->mailbox != r->phone->box->mailbox ||
-		(r->device && w->device != r->device && r->phone->access_us < r->complete_us))
+		(r->device && w->device != r->device && r->phone->access_us < r->turn_us))
 		sim_fail(r->phone, NULL, "request %llu hangs for device %u of mailbox %u",
 			(unsigned long long)r->number, w->device, w->mailbox);
 	qsort(folders, n, sizeof(folders[0]), by_number);
@@ -472,7 +474,7 @@ void oracle_change(struct box *b, const struct journal_row *row)
 		for (struct request *r = p->open; r; r = r->phone_next) {
 			bool own = row->origin && row->origin == r->device;
 
-			if (!r->hangs || !r->complete_us || r->expect)
+			if (!r->hangs || !r->turn_us || r->expect)
 				continue;
 			switch ((enum journal_kind)row->kind) {
 			case JOURNAL_ADD:
@@ -515,7 +517,7 @@ void oracle_everybody(const char *why)
 
 static bool since(uint64_t event_us, const struct request *r)
 {
-	return event_us && event_us + TIE_US >= r->complete_us;
+	return event_us && event_us + TIE_US >= r->turn_us;
 }
 
 static bool drained(const struct request *r)
@@ -556,7 +558,7 @@ static bool superseded(const struct request *r)
 
 static void judge_expired(struct request *r)
 {
-	uint64_t waited = sim_now_us - r->complete_us;
+	uint64_t waited = sim_now_us - r->turn_us;
 
 	if (waited + HEARTBEAT_SLACK_US >= r->heartbeat_s * (uint64_t)SECOND) {
 		KEPT(HEARTBEAT);
@@ -754,18 +756,14 @@ static void read_document(struct request *r, struct bytes doc)
 	arena_free(&a);
 }
 
-static void judge(struct wire *w, int http, struct bytes doc)
+static void judge(struct wire *w, struct request *r, int http, struct bytes doc)
 {
-	struct request *r = w->first;
-
 	if (!r)
 		sim_fail(w->phone, NULL, "ONE: wire %llu: an answer (HTTP %d) to no request",
 			(unsigned long long)w->number, http);
 	w->first = r->wire_next;
 	if (!w->first)
 		w->last = NULL;
-	else if (w->first->complete_us)
-		w->first->turn_us = sim_now_us;
 	r->answered_us = sim_now_us;
 	buf_add(&r->body, doc.p, doc.n);
 	if (!r->complete_us || w->read < r->end_offset) {
@@ -821,8 +819,11 @@ void oracle_said(struct wire *w, const uint8_t *p, size_t n)
 			return;
 		if (memmem(w->said.p, head, "Connection: close", 17))
 			w->close_announced = true;
-		if (http != 100)
-			judge(w, http, bytes_of(w->said.p + head, body));
+		if (http != 100) {
+			judge(w, w->first, http, bytes_of(w->said.p + head, body));
+			if (w->first && w->first->complete_us)
+				its_turn(w->first);
+		}
 		memmove(w->said.p, w->said.p + head + body, w->said.n - head - body);
 		w->said.n -= head + body;
 	}
