@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -21,8 +20,9 @@ enum {
 	TEXT_BYTES = 256, /* of a user or password, as in struct cred_job */
 	/* Canonical UTF-8 of as much Latin-1: two bytes a character. */
 	UTF8_BYTES = 2 * TEXT_BYTES,
-	BUCKET_ENTRIES = 8,
 	STRIPES = 256,
+	STRIPE_FIRST = 4,
+	WINDOW = 16,
 	NEGATIVE_S = 60,
 	THREADS_MAX = 256,
 };
@@ -40,8 +40,12 @@ struct entry {
 };
 _Static_assert(sizeof(struct entry) == 32, "auth.cache_entries promises 32 bytes an entry");
 
-struct bucket {
-	struct entry e[BUCKET_ENTRIES];
+/* A part of the memory under a lock of its own. It grows by a quarter when an entry finds its
+ * window full, so that a server with few users does not touch the memory of one with many. */
+struct stripe {
+	pthread_mutex_t mutex;
+	struct entry *e; /* WINDOW more than cap, so that no window wraps */
+	uint32_t cap;
 };
 
 /* One pair of user and password that waits for a hash or is being hashed; whoever comes with the
@@ -62,9 +66,8 @@ struct credentials {
 	uint64_t (*now_ms)(void);
 	_Atomic uint64_t hashes;
 
-	struct bucket *buckets;
-	size_t bucket_count; /* power of two */
-	pthread_mutex_t stripes[STRIPES];
+	struct stripe stripes[STRIPES];
+	uint32_t stripe_cap_max;
 
 	pthread_mutex_t mutex; /* everything below */
 	pthread_cond_t more;
@@ -235,36 +238,38 @@ static uint32_t now_s(const struct credentials *c)
 	return (uint32_t)(c->now_ms() / 1000);
 }
 
-static struct bucket *bucket_of(struct credentials *c, const uint8_t *tag, pthread_mutex_t **lock)
+static struct stripe *stripe_of(struct credentials *c, const uint8_t *tag)
 {
-	size_t i = load_be64(tag) & (c->bucket_count - 1);
+	return &c->stripes[tag[TAG_BYTES - 1] % STRIPES];
+}
 
-	*lock = &c->stripes[i % STRIPES];
-	return &c->buckets[i];
+/* Where an entry's window begins. */
+static struct entry *window(const struct stripe *st, const uint8_t *tag)
+{
+	return &st->e[(uint64_t)load_be32(tag) * st->cap >> 32];
 }
 
 static bool memory_find(struct credentials *c, const uint8_t *tag, struct entry *out)
 {
-	pthread_mutex_t *lock;
-	struct bucket *b = bucket_of(c, tag, &lock);
+	struct stripe *st = stripe_of(c, tag);
 	uint32_t now = now_s(c);
 	bool found = false;
+	struct entry *e;
 
-	pthread_mutex_lock(lock);
-	for (int i = 0; i < BUCKET_ENTRIES && !found; i++) {
-		struct entry *e = &b->e[i];
-
+	pthread_mutex_lock(&st->mutex);
+	e = st->cap ? window(st, tag) : NULL;
+	for (int i = 0; e && i < WINDOW && !found; i++, e++) {
 		if (e->kind != ENTRY_FREE && (int32_t)(e->due_s - now) > 0 &&
 			sodium_memcmp(e->tag, tag, TAG_BYTES) == 0) {
 			*out = *e;
 			found = true;
 		}
 	}
-	pthread_mutex_unlock(lock);
+	pthread_mutex_unlock(&st->mutex);
 	return found;
 }
 
-/* Lower goes first when a bucket is full: what is over, then wrong passwords (an attacker makes as
+/* Lower goes first when a window is full: what is over, then wrong passwords (an attacker makes as
  * many as he likes; they must not push out what keeps phones from hashing), then the oldest. */
 static uint64_t entry_worth(const struct entry *e, uint32_t now)
 {
@@ -275,36 +280,80 @@ static uint64_t entry_worth(const struct entry *e, uint32_t now)
 	return (uint64_t)(e->kind == ENTRY_GOOD) << 32 | (uint32_t)left;
 }
 
+/* The place for this tag: its own, else the one of least worth. */
+static struct entry *place(const struct stripe *st, const uint8_t *tag, uint32_t now)
+{
+	struct entry *e = window(st, tag), *to = e;
+
+	for (int i = 0; i < WINDOW; i++, e++) {
+		if (e->kind != ENTRY_FREE && memcmp(e->tag, tag, TAG_BYTES) == 0)
+			return e;
+		if (entry_worth(e, now) < entry_worth(to, now))
+			to = e;
+	}
+	return to;
+}
+
+static void stripe_free(struct stripe *st)
+{
+	if (st->e)
+		sodium_memzero(st->e, (st->cap + WINDOW) * sizeof(*st->e));
+	free(st->e);
+	st->e = NULL;
+	st->cap = 0;
+}
+
+/* False: at its bound, or without memory; then the least worth goes instead. */
+static bool stripe_grow(struct stripe *st, uint32_t cap_max, uint32_t now)
+{
+	struct stripe bigger = {.cap = st->cap ? st->cap + st->cap / 4 + 1 : STRIPE_FIRST};
+
+	if (bigger.cap > cap_max)
+		bigger.cap = cap_max;
+	if (bigger.cap <= st->cap)
+		return false;
+	bigger.e = calloc(bigger.cap + WINDOW, sizeof(*bigger.e));
+	if (!bigger.e)
+		return false;
+	for (uint32_t i = 0; st->cap && i < st->cap + WINDOW; i++)
+		if (entry_worth(&st->e[i], now) > 0)
+			*place(&bigger, st->e[i].tag, now) = st->e[i];
+	stripe_free(st);
+	st->e = bigger.e;
+	st->cap = bigger.cap;
+	return true;
+}
+
 static void memory_put(struct credentials *c, const uint8_t *tag, uint32_t kind, uint32_t mailbox,
 	uint32_t generation)
 {
-	pthread_mutex_t *lock;
-	struct bucket *b = bucket_of(c, tag, &lock);
+	struct stripe *st = stripe_of(c, tag);
 	uint32_t now = now_s(c), ttl = kind == ENTRY_GOOD ? c->ttl_s : NEGATIVE_S;
-	struct entry *to = &b->e[0];
+	struct entry *to = NULL;
 
 	if (c->ttl_s == 0)
 		return;
 	/* Phones that logged in together after an outage must not be hashed together again. */
 	if (kind == ENTRY_GOOD && ttl >= 8)
 		ttl -= randombytes_uniform(ttl / 8 + 1);
-	pthread_mutex_lock(lock);
-	for (int i = 0; i < BUCKET_ENTRIES; i++) {
-		struct entry *e = &b->e[i];
-
-		if (e->kind != ENTRY_FREE && memcmp(e->tag, tag, TAG_BYTES) == 0) {
-			to = e;
-			break;
-		}
-		if (entry_worth(e, now) < entry_worth(to, now))
-			to = e;
+	pthread_mutex_lock(&st->mutex);
+	if (st->cap)
+		to = place(st, tag, now);
+	if (!to || (entry_worth(to, now) > 0 && memcmp(to->tag, tag, TAG_BYTES) != 0)) {
+		/* A wrong password is not worth growing for, nor worth a right one's place. */
+		if ((!to || kind == ENTRY_GOOD) && stripe_grow(st, c->stripe_cap_max, now))
+			to = place(st, tag, now);
+		else if (to && kind == ENTRY_WRONG && to->kind == ENTRY_GOOD)
+			to = NULL;
 	}
-	memcpy(to->tag, tag, TAG_BYTES);
-	to->mailbox = mailbox;
-	to->generation = generation;
-	to->due_s = now + ttl;
-	to->kind = kind;
-	pthread_mutex_unlock(lock);
+	if (to) {
+		memcpy(to->tag, tag, TAG_BYTES);
+		to->mailbox = mailbox;
+		to->generation = generation;
+		to->due_s = now + ttl;
+		to->kind = kind;
+	}
+	pthread_mutex_unlock(&st->mutex);
 }
 
 /* What the memory says, held against the account of this moment. */
@@ -608,21 +657,12 @@ struct credentials *credentials_new(
 	c->now_ms = clock_mono_ms;
 	randombytes_buf(c->key, sizeof(c->key));
 	for (int i = 0; i < STRIPES; i++)
-		pthread_mutex_init(&c->stripes[i], NULL);
+		pthread_mutex_init(&c->stripes[i].mutex, NULL);
 	pthread_mutex_init(&c->mutex, NULL);
 	pthread_cond_init(&c->more, NULL);
 	c->queue_end = &c->queue;
 
-	c->bucket_count = power_of_two((size_t)config->auth_cache_entries / BUCKET_ENTRIES);
-	c->buckets = mmap(NULL, c->bucket_count * sizeof(struct bucket), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (c->buckets == MAP_FAILED) {
-		c->buckets = NULL;
-		snprintf(why, why_bytes, "auth.cache_entries: no memory for %zu entries",
-			c->bucket_count * BUCKET_ENTRIES);
-		goto failed;
-	}
-	madvise(c->buckets, c->bucket_count * sizeof(struct bucket), MADV_DONTDUMP);
+	c->stripe_cap_max = (uint32_t)((config->auth_cache_entries + STRIPES - 1) / STRIPES);
 
 	c->waiting_max = (size_t)config->auth_hash_queue_max;
 	c->task_count = c->waiting_max + threads;
@@ -671,10 +711,10 @@ void credentials_free(struct credentials **cp)
 	pthread_mutex_unlock(&c->mutex);
 	for (unsigned i = 0; i < c->thread_count; i++)
 		pthread_join(c->threads[i], NULL);
-	if (c->buckets)
-		munmap(c->buckets, c->bucket_count * sizeof(struct bucket));
-	for (int i = 0; i < STRIPES; i++)
-		pthread_mutex_destroy(&c->stripes[i]);
+	for (int i = 0; i < STRIPES; i++) {
+		stripe_free(&c->stripes[i]);
+		pthread_mutex_destroy(&c->stripes[i].mutex);
+	}
 	pthread_cond_destroy(&c->more);
 	pthread_mutex_destroy(&c->mutex);
 	free(c->tasks);

@@ -14,6 +14,8 @@ struct more {
 };
 #define MORE_CHANGED 0x80000000u
 
+enum { FIRST_BUCKETS = 1024 };
+
 struct waiters {
 	uint32_t slots_max, bucket_mask, count, used_end;
 	uint32_t *buckets; /* slot + 1; 0: empty */
@@ -38,17 +40,42 @@ static uint32_t bucket(const struct waiters *w, uint32_t mailbox)
 	return (uint32_t)((mailbox * 0x9e3779b97f4a7c15u) >> 32) & w->bucket_mask;
 }
 
+static void link_in(struct waiters *w, uint32_t slot)
+{
+	struct waiter *t = &w->slot[slot];
+	uint32_t *head = &w->buckets[bucket(w, t->mailbox)];
+
+	t->next = *head ? *head - 1 : WAITER_NONE;
+	t->prev = WAITER_NONE;
+	if (*head)
+		w->slot[*head - 1].prev = slot;
+	*head = slot + 1;
+}
+
+/* One bucket per waiter or so: a table made for the most that may ever come would have its pages
+ * touched all over by a few. Growing relinks every waiter: a microsecond for a hundred of them, and
+ * each doubling pays for all before it. */
+static void buckets_grow(struct waiters *w)
+{
+	size_t bytes = w->bucket_bytes * 2;
+
+	munmap(w->buckets, w->bucket_bytes);
+	w->buckets = map_lazily(bytes);
+	w->bucket_bytes = bytes;
+	w->bucket_mask = w->bucket_mask * 2 + 1;
+	for (uint32_t slot = 0; slot < w->used_end; slot++)
+		if (w->slot[slot].kind != WAITER_FREE)
+			link_in(w, slot);
+}
+
 struct waiters *waiters_new(uint32_t slots_max)
 {
 	struct waiters *w = calloc(1, sizeof(*w));
-	uint32_t buckets = 1024;
 
 	CHECK(w && slots_max > 0);
-	while (buckets < slots_max / 2 && buckets < 1u << 24)
-		buckets *= 2;
 	w->slots_max = slots_max;
-	w->bucket_mask = buckets - 1;
-	w->bucket_bytes = buckets * sizeof(uint32_t);
+	w->bucket_mask = FIRST_BUCKETS - 1;
+	w->bucket_bytes = FIRST_BUCKETS * sizeof(uint32_t);
 	w->slot_bytes = slots_max * sizeof(struct waiter);
 	w->buckets = map_lazily(w->bucket_bytes);
 	w->slot = map_lazily(w->slot_bytes);
@@ -118,7 +145,6 @@ static bool add_more(struct waiters *w, struct waiter *t, const struct waiter_sp
 bool waiters_add(struct waiters *w, uint32_t slot, const struct waiter_spec *spec)
 {
 	struct waiter *t = &w->slot[slot];
-	uint32_t b = bucket(w, spec->mailbox), first;
 
 	CHECK(slot < w->slots_max);
 	CHECK(t->kind == WAITER_FREE);
@@ -137,16 +163,13 @@ bool waiters_add(struct waiters *w, uint32_t slot, const struct waiter_spec *spe
 	for (size_t k = 0; k < spec->folder_count; k++)
 		if (spec->folders[k] < 64)
 			t->folders |= 1ull << spec->folders[k];
-	first = w->buckets[b];
-	t->next = first ? first - 1 : WAITER_NONE;
-	t->prev = WAITER_NONE;
-	if (first)
-		w->slot[first - 1].prev = slot;
-	w->buckets[b] = slot + 1;
+	link_in(w, slot);
 	t->kind = (uint8_t)spec->kind;
 	w->count++;
 	if (slot >= w->used_end)
 		w->used_end = slot + 1;
+	if (w->count > w->bucket_mask)
+		buckets_grow(w);
 	return true;
 }
 

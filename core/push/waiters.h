@@ -5,7 +5,8 @@
  * Memory: mapped for slots_max at waiters_new, touched only where used. Folder ids below 64 are a
  *         bit mask; others go into a list that only such waiters have.
  * Errors: waiters_add is false when a long folder list finds no memory; misuse aborts.
- * Cost:   add and remove O(1); a wake O(waiters of that mailbox). */
+ * Cost:   add and remove O(1), but for an add that doubles the hash table; a wake O(waiters of that
+ *         mailbox). */
 #ifndef ROOST_PUSH_WAITERS_H
 #define ROOST_PUSH_WAITERS_H
 
