@@ -497,9 +497,11 @@ static bool complete(struct eas_call *c, struct sync_request *req)
 		call_store_error(c, err);
 		return false;
 	}
-	if (c->req->resumed && !have)
-		return false; /* another Sync of the phone took over: the empty answer */
-	if (!have || (!c->root && !c->req->resumed && !cached.repeatable)) {
+	/* Another Sync of the phone took over (what hangs is always repeatable): the empty answer.
+	 */
+	if (c->req->resumed && (!have || !cached.repeatable))
+		return false;
+	if (!have || (!c->root && !cached.repeatable)) {
 		call_status(c, 13, have ? "last answer was not empty" : "no request is cached");
 		return false;
 	}

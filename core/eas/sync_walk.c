@@ -27,20 +27,13 @@ static bool listed(const uint64_t *v, size_t n, uint64_t item)
 	return false;
 }
 
-/* Is a removal nothing to the phone?
- * - It cannot know the item. (created_seq of a tombstone is the item's earliest time here.)
- * - It did that itself; except where the message lives on in another folder: after MoveItems it
- *   expects a Delete here and an Add there (MS-ASCMD 2.2.1.12). What went to the trash it deleted.
- */
-static bool removal_silent(struct db_txn *txn, const struct sync_walk *w, const struct change *ch)
+/* Is a removal nothing to the phone? Either it cannot know the item (created_seq of a tombstone is
+ * the item's earliest time here), or it asks for the removal in this very request. Its other own
+ * removals are told all the same: after MoveItems it expects a Delete here and an Add there
+ * (MS-ASCMD 2.2.1.12), and one Delete too many is nothing to a phone. */
+static bool removal_silent(const struct sync_walk *w, const struct change *ch)
 {
-	uint32_t folder;
-
-	if (ch->created_seq > w->from.seq || listed(w->gone, w->gone_count, ch->item))
-		return true;
-	return ch->origin == w->device &&
-	       (item_folder(txn, w->mailbox, ch->item, &folder) != DB_OK ||
-		       folder == FOLDER_ID_TRASH);
+	return ch->created_seq > w->from.seq || listed(w->gone, w->gone_count, ch->item);
 }
 
 static void say(struct sync_walk *w, uint64_t item, enum sync_op op)
@@ -87,7 +80,7 @@ static int removals_read(
 	while ((err = change_next(txn, w->mailbox, w->folder, after, &ch)) == DB_OK) {
 		after = ch.seq;
 		if (ch.kind != JOURNAL_DELETE || ch.time_s >= w->start_s ||
-			below(ch.time_s, ch.item, &w->from) || removal_silent(txn, w, &ch))
+			below(ch.time_s, ch.item, &w->from) || removal_silent(w, &ch))
 			continue;
 		struct removal r = {ch.time_s, ch.item};
 		size_t i = n;
@@ -177,7 +170,7 @@ static int change_op(struct db_txn *txn, const struct sync_walk *w, const struct
 
 		/* It is back here: its live row follows and is told as an Add. Phones that carry
 		 * out all Adds before all Deletes would lose it. */
-		if (removal_silent(txn, w, ch) ||
+		if (removal_silent(w, ch) ||
 			(item_folder(txn, w->mailbox, ch->item, &folder) == DB_OK &&
 				folder == w->folder))
 			return -1;
