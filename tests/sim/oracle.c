@@ -106,7 +106,7 @@ static bool old_news(struct request *r, bool added, uint64_t cut_us, uint32_t *f
 		}
 		for (size_t k = f->n; k-- > 0 && f->rows[k].seq > pos;) {
 			const struct row *row = &f->rows[k];
-			bool is_add = row->live && row->add_seq > pos;
+			bool is_add = row->live && row->add_seq > pos && row->add_origin != device;
 			uint64_t us = is_add && row->add_seq == row->seq ? row->add_us : row->us;
 
 			if (!row_is_news(row, device, pos) || is_add != added || us >= *first_us)
@@ -620,7 +620,7 @@ static void judge_changes(struct request *r)
 		       oracle_news(b, device, f->id, pos, &added);
 		for (size_t k = f->n; k-- > 0 && f->rows[k].seq > pos;)
 			if (row_is_news(&f->rows[k], device, pos) && f->rows[k].add_seq > pos &&
-				f->rows[k].add_us < first)
+				f->rows[k].add_origin != device && f->rows[k].add_us < first)
 				first = f->rows[k].add_us;
 		if (!news || r->expects_continue)
 			continue;
@@ -798,6 +798,9 @@ static void judge(struct wire *w, struct request *r, int http, struct bytes doc)
 
 void oracle_said(struct wire *w, const uint8_t *p, size_t n)
 {
+	/* Who has hung up may be answered or not. */
+	if (w->fin_arrived || w->rst_arrived)
+		return;
 	buf_add(&w->said, p, n);
 	for (;;) {
 		const uint8_t *end = memmem(w->said.p, w->said.n, "\r\n\r\n", 4);

@@ -114,7 +114,7 @@ extern uint64_t sim_epoch; /* grows with every crash and restart */
 struct row {
 	uint64_t item, add_seq, seq;
 	uint64_t add_us, us;
-	uint32_t origin;
+	uint32_t add_origin, origin; /* of its coming, of its newest change */
 	bool live;
 };
 

@@ -234,7 +234,8 @@ static void row_remove(struct box_folder *f, size_t i)
 
 static void row_change(struct box_folder *f, const struct journal_row *r)
 {
-	struct row row = {.item = r->item, .add_seq = r->seq, .add_us = sim_now_us, .live = true};
+	struct row row = {.item = r->item, .add_seq = r->seq, .add_us = sim_now_us,
+		.add_origin = r->origin, .live = true};
 
 	if (r->kind != JOURNAL_ADD) {
 		for (size_t i = f->n; i-- > 0;)
