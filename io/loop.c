@@ -167,7 +167,7 @@ struct loop {
 	bool started;
 	int events_fd; /* registered on all rings when there are several, else -1 */
 	int bell_fd;
-	uint64_t bell_count;
+	bool bell_armed; /* in ring 0 */
 	int cpu;
 	uint64_t now_ms;
 	uint64_t renewed_ms; /* last step of renewing */
@@ -1132,13 +1132,27 @@ void loop_stop(struct loop *l)
 	bell_write(l);
 }
 
+/* With one ring the bell is heard through it; with several, by the poll(2) that waits for all. Not
+ * through a ring then: an eventfd whose wake-up makes a ring signal another eventfd is a recursion
+ * that the kernel defers, and 6.18 was seen to lose that signal. */
 static void bell_arm(struct loop *l)
 {
-	struct io_uring_sqe *sqe = ring_sqe(&l->rings[0].r, IORING_OP_READ, tag(OP_BELL, 0, 0));
+	if (l->bell_armed || l->events_fd >= 0)
+		return;
+	struct io_uring_sqe *sqe = ring_sqe(&l->rings[0].r, IORING_OP_POLL_ADD, tag(OP_BELL, 0, 0));
 
 	sqe->fd = l->bell_fd;
-	sqe->addr = (uintptr_t)&l->bell_count;
-	sqe->len = sizeof(l->bell_count);
+	sqe->poll32_events = POLLIN;
+	l->bell_armed = true;
+}
+
+static void bell_clear(struct loop *l)
+{
+	uint64_t count;
+
+	/* Nothing to read is fine: heard twice. */
+	if (read(l->bell_fd, &count, sizeof(count)) < 0)
+		return;
 }
 
 static void inbox_drain(struct loop *l)
@@ -1273,6 +1287,8 @@ static void complete(
 		on_refuse(l, slot >> 16, slot & 0xffff, res);
 		return;
 	case OP_BELL:
+		l->bell_armed = false;
+		bell_clear(l);
 		bell_arm(l);
 		return;
 	case OP_RING_BELL: /* only when it failed */
@@ -1380,9 +1396,15 @@ static void wait_for_rings(struct loop *l, uint64_t left_ns)
 
 	if (read(l->events_fd, &count, sizeof(count)) > 0 && rings_wait(l))
 		return;
+	struct pollfd fds[] = {
+		{.fd = l->events_fd, .events = POLLIN},
+		{.fd = l->bell_fd, .events = POLLIN},
+	};
+
 	METRIC_INC(RING_ENTERS);
-	ppoll(&(struct pollfd){.fd = l->events_fd, .events = POLLIN}, 1,
-		left_ns == UINT64_MAX ? NULL : &ts, NULL);
+	if (ppoll(fds, ARRAY_LEN(fds), left_ns == UINT64_MAX ? NULL : &ts, NULL) > 0 &&
+		fds[1].revents)
+		bell_clear(l);
 }
 
 static void submit_and_wait(struct loop *l, uint64_t until_ms)
@@ -1643,7 +1665,7 @@ struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev
 	l->sends = map_zero(l->slots_max * sizeof(*l->sends));
 	if (!l->rings || !l->room || !l->slots || !l->sends)
 		goto fail;
-	l->bell_fd = eventfd(0, EFD_CLOEXEC);
+	l->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = l->bell_fd < 0 ? -errno : loop_add_ring(l);
 	if (err != 0)
 		goto fail;
