@@ -456,17 +456,14 @@ static void display_name(const struct mime_part *p, uint32_t index, struct buf *
 		/* The subject of the embedded message names it. */
 		struct buf inner = {0};
 		struct mime_part embedded = {0};
+		struct bytes raw = p->body, body;
 
-		mime_decode(p, &inner);
-		embedded.header = buf_bytes(&inner);
-		/* mime_header stops at its line limit; the body must not be searched. */
-		const uint8_t *gap =
-			memmem(inner.p ? inner.p : (uint8_t *)"", inner.n, "\n\r\n", 3);
-		const uint8_t *gap2 = memmem(inner.p ? inner.p : (uint8_t *)"", inner.n, "\n\n", 2);
-		if (gap2 && (!gap || gap2 < gap))
-			gap = gap2;
-		if (gap)
-			embedded.header.n = (size_t)(gap - inner.p) + 1;
+		if (p->encoding == GMIME_CONTENT_ENCODING_BASE64 ||
+			p->encoding == GMIME_CONTENT_ENCODING_QUOTEDPRINTABLE) {
+			mime_decode(p, &inner);
+			raw = buf_bytes(&inner);
+		}
+		mime_split(raw, &embedded.header, &body);
 		mime_header_text(&embedded, "Subject", &text);
 		buf_free(&inner);
 	}

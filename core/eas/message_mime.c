@@ -66,7 +66,7 @@ static size_t field_name(struct bytes line)
 
 /* Headers end at an empty line, or where a line cannot be one (mail without the empty line, or
  * without headers at all): what follows is body. */
-static void split_header(struct bytes raw, struct bytes *header, struct bytes *body)
+void mime_split(struct bytes raw, struct bytes *header, struct bytes *body)
 {
 	size_t i = 0, before = 0;
 	bool any = false;
@@ -144,7 +144,6 @@ void mime_decode_words(struct bytes raw, struct buf *out)
 	buf_free(&utf8);
 }
 
-/* text_one_line keeps well-formed characters, but an encoded word may hold controls. */
 bool mime_header_text(const struct mime_part *p, const char *name, struct buf *out)
 {
 	struct buf raw = {0};
@@ -209,15 +208,16 @@ static bool delimiter(struct bytes line, struct bytes boundary, bool *close)
 	return i == line.n;
 }
 
-/* Next delimiter line at or behind *i: its start, and *i behind it. Searches for the boundary text
- * itself, which is far faster than looking at each line of a base64 attachment. */
+/* Next delimiter line at or behind *i, which is the start of a line: its start, and *i behind it.
+ * Searches for the boundary text itself, which is far faster than looking at each line of a base64
+ * attachment, and from a false hit goes on at the next line, so that no text makes it slow. */
 static bool delimiter_next(
 	struct bytes b, struct bytes boundary, size_t *i, size_t *start, bool *close)
 {
 	size_t at = *i;
 
 	while (at < b.n) {
-		const uint8_t *hit = memmem(b.p + at, b.n - at, boundary.p, boundary.n);
+		const uint8_t *hit = memmem(b.p + at, b.n - at, boundary.p, boundary.n), *nl;
 		size_t pos, next;
 		struct bytes line;
 
@@ -233,7 +233,11 @@ static bool delimiter_next(
 				return true;
 			}
 		}
-		at = pos + 1;
+		/* A boundary holds no line end, so this line has no better hit. */
+		nl = memchr(hit, '\n', b.n - pos);
+		if (!nl)
+			return false;
+		at = (size_t)(nl - b.p) + 1;
 	}
 	return false;
 }
@@ -322,14 +326,14 @@ static bool parse(struct message *m, struct bytes raw, uint32_t parent, uint8_t 
 		return false;
 	p->parent = parent;
 	p->depth = depth;
-	split_header(raw, &p->header, &p->body);
+	mime_split(raw, &p->header, &p->body);
 	if (!read_headers(p, digest))
 		return false;
 	p->leaf = true;
 	if (!mime_is_prefix(p, "multipart/"))
 		return true;
 	b = mime_type_param(p, "boundary");
-	if (!b || !*b || strlen(b) > 256 || depth == MIME_DEPTH_MAX)
+	if (!b || !*b || strlen(b) > 256 || strchr(b, '\n') || depth == MIME_DEPTH_MAX)
 		return true;
 	boundary = bytes_str(b);
 	body = p->body;

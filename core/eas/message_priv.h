@@ -45,6 +45,7 @@ struct message {
 /* -- message_mime.c: the tree, headers, decoding -- */
 
 bool mime_parse(struct message *m);
+void mime_split(struct bytes raw, struct bytes *header, struct bytes *body);
 void mime_free(struct message *m);
 /* Unfolded value of the nth header of that name (raw bytes, no CR, LF or NUL). */
 bool mime_header(const struct mime_part *p, const char *name, unsigned nth, struct buf *out);
@@ -70,7 +71,8 @@ void text_clean(struct bytes in, struct buf *out);
 void text_lines(struct bytes in, bool flowed, bool delete_space, struct buf *out);
 /* White space runs to one space, trimmed: header values, previews. */
 void text_one_line(struct bytes in, struct buf *out);
-void text_to_html(struct bytes text, struct buf *out); /* a fragment */
+/* A fragment, of little more than BODY_BYTES_MAX: markup makes six bytes of one. */
+void text_to_html(struct bytes text, struct buf *out);
 /* HTML: the charset that its meta element names; false: none. */
 bool html_meta_charset(struct bytes html, char charset[64]);
 /* Appends html with that charset replaced by utf-8. */

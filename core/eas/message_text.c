@@ -369,7 +369,7 @@ void text_to_html(struct bytes text, struct buf *out)
 {
 	bool blank_before = true; /* a space here would be swallowed */
 
-	for (size_t i = 0; i < text.n; i++) {
+	for (size_t i = 0; i < text.n && out->n <= BODY_BYTES_MAX; i++) {
 		uint8_t c = text.p[i];
 
 		switch (c) {

@@ -589,6 +589,12 @@ static void floods_are_bounded(void **state)
 	open_mime(f);
 	check_all(f);
 	assert_true(f->s.attachment_count < 1000);
+	/* A body that is the boundary at every byte, but never at the start of a line. */
+	f->mime.n = 0;
+	buf_printf(&f->mime, "Content-Type: multipart/mixed; boundary=%070d\r\n\r\n--x", 0);
+	memset(buf_room(&f->mime, 20000000), '0', 20000000);
+	f->mime.n += 20000000;
+	open_mime(f);
 	/* Header lines, of one name and of many. */
 	f->mime.n = 0;
 	for (int i = 0; i < 300000; i++)
