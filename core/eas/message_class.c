@@ -70,6 +70,11 @@ static void ical_unfold(struct bytes in, struct buf *out)
 	}
 }
 
+static bool contains(struct bytes text, const char *what)
+{
+	return text.p && memmem(text.p, text.n, what, strlen(what));
+}
+
 static const char *reply_class(struct bytes ical)
 {
 	static const struct {
@@ -98,7 +103,7 @@ static const char *meeting_class(const struct message *m)
 		const struct mime_part *p = &m->parts[i];
 		struct buf raw = {0}, ical = {0};
 		const char *param;
-		char method[32] = "", component[32] = "";
+		char method[32] = "";
 
 		if (!p->leaf || !mime_is(p, "text/calendar"))
 			continue;
@@ -111,11 +116,9 @@ static const char *meeting_class(const struct message *m)
 			g_strlcpy(method, param, sizeof(method));
 		else
 			ical_value(buf_bytes(&ical), "METHOD", method, sizeof(method));
-		/* A VTIMEZONE usually comes first; what is asked about comes after it. */
-		if (ical.n && memmem(ical.p, ical.n, "BEGIN:VTODO", 11) &&
-			!memmem(ical.p, ical.n, "BEGIN:VEVENT", 12))
-			g_strlcpy(component, "VTODO", sizeof(component));
-		if (strcmp(component, "VTODO") == 0)
+		/* Tasks are assigned with the same methods. */
+		if (contains(buf_bytes(&ical), "BEGIN:VTODO") &&
+			!contains(buf_bytes(&ical), "BEGIN:VEVENT"))
 			;
 		else if (strcasecmp(method, "REQUEST") == 0)
 			found = "IPM.Schedule.Meeting.Request";
