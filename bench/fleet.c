@@ -23,6 +23,7 @@
 	X(PING, "Ping on its way")                                                                 \
 	X(PARKED, "Ping sent")                                                                     \
 	X(ANSWERED, "Ping answered, status 2")                                                     \
+	X(LATER, "refused with 503: tries again in a while")                                       \
 	X(FAILED, "lost")
 
 enum state {
@@ -35,10 +36,11 @@ struct fleet_phone {
 	_Atomic uint64_t came_ns;
 	uint32_t policy_key;
 	uint8_t state;
+	bool primed;
 	char *sync_key; /* only while priming */
 };
 
-enum { MESSAGE_PARK = 1, MESSAGE_PING, MESSAGE_STOP, REQUEST_TIMEOUT_S = 120 };
+enum { MESSAGE_PARK = 1, MESSAGE_PING, MESSAGE_STOP, REQUEST_TIMEOUT_S = 120, LATER_MS = 1000 };
 
 struct message {
 	struct loop_msg msg;
@@ -52,6 +54,7 @@ struct fleet {
 	struct fleet_phone *phones;
 	struct buf request, document;
 	uint32_t park_next; /* phones from here on still to be looked at by fleet_park */
+	uint64_t later_ms;  /* when phones in LATER go on; 0: there are none */
 
 	/* The fleet's thread writes these; readers hold the mutex. */
 	pthread_mutex_t mutex;
@@ -177,10 +180,8 @@ static void go(struct fleet *f, uint32_t i)
 {
 	struct fleet_phone *p = &f->phones[i];
 
-	if (p->state == STATE_NEW && f->o.prime)
-		move(f, i, STATE_POLICY_ASK);
-	else if (p->state == STATE_NEW || p->state == STATE_ANSWERED || p->state == STATE_FAILED)
-		move(f, i, STATE_PING);
+	/* From the beginning, where it never got to its first Ping. */
+	move(f, i, f->o.prime && !p->primed ? STATE_POLICY_ASK : STATE_PING);
 	if (client_is_open(f->client, i))
 		ask(f, i);
 	else
@@ -250,6 +251,7 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 		}
 		free(p->sync_key);
 		p->sync_key = NULL;
+		p->primed = true;
 		move(f, i, STATE_PING);
 	}
 	ask(f, i);
@@ -280,6 +282,16 @@ static void on_answered(
 	char text[CLIENT_WHY_BYTES];
 	struct bytes reason = http_answer_field(h, "X-Roost-Reason");
 
+	if (h->status == 503) {
+		/* As phones do; the server says how long, but a benchmark is in a hurry. */
+		move(f, i, STATE_LATER);
+		f->later_ms = client_now_ms(f->client) + LATER_MS;
+		pthread_mutex_lock(&f->mutex);
+		f->status.refused++;
+		pthread_mutex_unlock(&f->mutex);
+		client_close(f->client, i);
+		return;
+	}
 	if (h->status != 200) {
 		snprintf(text, sizeof(text), "HTTP %d %.*s", h->status,
 			(int)(reason.n < 200 ? reason.n : 200), (const char *)reason.p);
@@ -303,7 +315,7 @@ static void on_closed(void *arg, uint32_t i, enum client_end how, const char *wh
 	char text[CLIENT_WHY_BYTES];
 
 	/* Answered phones connect again at their next Ping. */
-	if (f->phones[i].state == STATE_FAILED || f->phones[i].state == STATE_ANSWERED)
+	if (f->phones[i].state >= STATE_ANSWERED)
 		return;
 	snprintf(text, sizeof(text), "%s: %s", client_end_name(how), why);
 	fail(f, i, text);
@@ -323,13 +335,21 @@ static void on_message(void *arg, struct loop_msg *m)
 	free(m);
 }
 
-/* fleet_park in slices, so that answers are read between them. */
+/* fleet_park goes on as fast as phones get through: what a real network would spread over minutes
+ * must not pile up in the server's queues. */
 static uint64_t on_tick(void *arg, uint64_t now_ms)
 {
 	struct fleet *f = arg;
 	uint32_t n = f->o.client.phones_max, slice = 256;
 
-	while (f->park_next < n && slice > 0) {
+	if (f->later_ms && now_ms >= f->later_ms) {
+		f->later_ms = 0;
+		f->park_next = 0;
+		for (uint32_t i = 0; i < n; i++)
+			if (f->phones[i].state == STATE_LATER)
+				move(f, i, STATE_NEW);
+	}
+	while (f->park_next < n && slice > 0 && f->status.busy < f->o.client.handshakes_max * 2) {
 		uint32_t i = f->park_next++;
 		enum state s = (enum state)f->phones[i].state;
 
@@ -343,7 +363,10 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 		pthread_cond_broadcast(&f->changed);
 	f->dirty = false;
 	pthread_mutex_unlock(&f->mutex);
-	return f->park_next < n ? now_ms : UINT64_MAX;
+	/* Busy phones bring the next turn by themselves. */
+	if (f->park_next < n && slice == 0)
+		return now_ms;
+	return f->later_ms ? f->later_ms : UINT64_MAX;
 }
 
 static void block_signals(void)

@@ -28,6 +28,7 @@ struct fleet_status {
 	uint32_t answered;          /* with status 2, since the last fleet_ping */
 	uint32_t failed;            /* connection lost, or another answer */
 	uint32_t busy;              /* on the way to one of these */
+	uint32_t refused;           /* 503 so far; those phones try again after a second */
 	char why[CLIENT_WHY_BYTES]; /* of the newest failure */
 };
 

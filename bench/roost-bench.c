@@ -113,13 +113,20 @@ struct bench {
 };
 
 static volatile int interrupted;
+static volatile uint64_t interrupted_ms;
 
 static void on_signal(int number)
 {
+	uint64_t now_ms = clock_mono_ms();
+
 	(void)number;
-	/* A second one means that patience is over; roostd ends with us in any case. */
-	if (interrupted++)
+	/* Another one a while later means that patience is over; roostd ends with us in any case.
+	 * (Terminals and timeout(1) may send two at once.) */
+	if (interrupted && now_ms - interrupted_ms > 1000)
 		_exit(EXIT_STOPPED);
+	if (!interrupted)
+		interrupted_ms = now_ms;
+	interrupted = 1;
 }
 
 /* ---- telling ---- */
@@ -395,6 +402,7 @@ static bool hold(struct bench *b)
 {
 	struct kernel_memory k0, k1;
 	struct target_memory m0, m1, c0, c1;
+	struct fleet_status s;
 	uint64_t start_ns, cpu0, cpu1;
 	double seconds, enters;
 	bool memory;
@@ -420,6 +428,9 @@ static bool hold(struct bench *b)
 	figure(b, "hold_park_rate", b->phones / seconds, "phones/s", b->phones,
 		"connect, TLS handshake, credentials%s, Ping",
 		b->prime ? ", Provision, FolderSync, Sync" : "");
+	fleet_status(b->fleet, &s);
+	if (s.refused)
+		note("hold: the server said 503 %u times (those phones tried again)", s.refused);
 	if (cpu1)
 		figure(b, "hold_park_cpu", (double)(cpu1 - cpu0) / 1e3 / b->phones, "us", b->phones,
 			"server CPU for each of these");
@@ -550,10 +561,18 @@ static bool wake(struct bench *b)
 			fleet_ping(b->fleet, i);
 		}
 		/* Hanging again before the next one, and the server asleep as it usually is. */
+		uint64_t until_ms = clock_mono_ms() + WAKE_PATIENCE_MS;
 		do {
 			pause_ms(2);
 			fleet_status(b->fleet, &s);
-		} while (s.parked < b->phones && !s.failed && !interrupted);
+		} while (s.parked < b->phones && !s.failed && !interrupted &&
+			 clock_mono_ms() < until_ms);
+		if (s.parked < b->phones && !interrupted) {
+			failed(b,
+				"phone %u does not hang again: %u parked, %u answered, %u busy, %s",
+				phone, s.parked, s.answered, s.busy, s.why);
+			goto done;
+		}
 	}
 	cpu1 = target_cpu_ns(b->pid);
 	show_latencies(b, "wake_commit_to_phone", took, n,
