@@ -12,6 +12,12 @@
 
 static struct arena arena;
 
+/* Processor time: a busy machine fails no test. */
+static uint64_t cpu_ms(void)
+{
+	return clock_read_ns(CLOCK_THREAD_CPUTIME_ID) / 1000000u;
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -147,11 +153,11 @@ static void hostile_documents_are_bounded(void **state)
 		for (size_t k = 0; k < cases[i].times; k++)
 			buf_add_str(&b, cases[i].open);
 		buf_add_str(&b, cases[i].text);
-		before = clock_mono_ms();
+		before = cpu_ms();
 		out = html_to_text(buf_bytes(&b), &arena);
 		assert_true(bytes_is_utf8(out));
-		if (clock_mono_ms() - before > 15000)
-			fail_msg("%s: %d ms", cases[i].open, (int)(clock_mono_ms() - before));
+		if (cpu_ms() - before > 15000)
+			fail_msg("%s: %d ms", cases[i].open, (int)(cpu_ms() - before));
 		buf_free(&b);
 		arena_reset(&arena);
 	}

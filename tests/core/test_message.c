@@ -41,6 +41,12 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* Processor time: a busy machine fails no test. */
+static uint64_t cpu_ms(void)
+{
+	return clock_read_ns(CLOCK_THREAD_CPUTIME_ID) / 1000000u;
+}
+
 static void clean(struct bytes b)
 {
 	assert_true(bytes_is_utf8(b));
@@ -563,10 +569,10 @@ static void deep_nesting_is_bounded(void **state)
 		buf_printf(&f->mime, "--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n",
 			i - 1, i);
 	buf_add_str(&f->mime, "--b9999\r\n\r\ndeep\r\n");
-	before = clock_mono_ms();
+	before = cpu_ms();
 	open_mime(f);
 	check_all(f);
-	assert_true(clock_mono_ms() - before < 5000);
+	assert_true(cpu_ms() - before < 5000);
 	/* The same with embedded messages: one attachment, never looked into. */
 	f->mime.n = 0;
 	for (int i = 0; i < 10000; i++)
@@ -579,7 +585,7 @@ static void deep_nesting_is_bounded(void **state)
 static void floods_are_bounded(void **state)
 {
 	struct fixture *f = *state;
-	uint64_t before = clock_mono_ms();
+	uint64_t before = cpu_ms();
 
 	/* Parts. */
 	f->mime.n = 0;
@@ -621,7 +627,7 @@ static void floods_are_bounded(void **state)
 	open_mime(f);
 	check_all(f);
 	assert_true(f->s.subject.n <= 4096);
-	assert_true(clock_mono_ms() - before < 20000);
+	assert_true(cpu_ms() - before < 20000);
 }
 
 static void big_attachments(void **state)
