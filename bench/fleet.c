@@ -53,8 +53,8 @@ struct fleet {
 	pthread_t thread;
 	struct fleet_phone *phones;
 	struct buf request, document;
-	uint32_t park_next; /* phones from here on still to be looked at by fleet_park */
-	uint64_t later_ms;  /* when phones in LATER go on; 0: there are none */
+	uint32_t park_next, park_end; /* phones still to be looked at by fleet_park */
+	uint64_t later_ms;            /* when phones in LATER go on; 0: there are none */
 
 	/* The fleet's thread writes these; readers hold the mutex. */
 	pthread_mutex_t mutex;
@@ -326,9 +326,11 @@ static void on_message(void *arg, struct loop_msg *m)
 	struct fleet *f = arg;
 	uint32_t i = ((struct message *)m)->phone;
 
-	if (m->kind == MESSAGE_PARK)
+	if (m->kind == MESSAGE_PARK) {
 		f->park_next = 0;
-	else if (m->kind == MESSAGE_PING && f->phones[i].state == STATE_ANSWERED)
+		f->park_end = i;
+	}
+	if (m->kind == MESSAGE_PING && f->phones[i].state == STATE_ANSWERED)
 		go(f, i);
 	else if (m->kind == MESSAGE_STOP)
 		client_stop(f->client);
@@ -349,7 +351,8 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 			if (f->phones[i].state == STATE_LATER)
 				move(f, i, STATE_NEW);
 	}
-	while (f->park_next < n && slice > 0 && f->status.busy < f->o.client.handshakes_max * 2) {
+	while (f->park_next < f->park_end && slice > 0 &&
+		f->status.busy < f->o.client.handshakes_max * 2) {
 		uint32_t i = f->park_next++;
 		enum state s = (enum state)f->phones[i].state;
 
@@ -364,7 +367,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	f->dirty = false;
 	pthread_mutex_unlock(&f->mutex);
 	/* Busy phones bring the next turn by themselves. */
-	if (f->park_next < n && slice == 0)
+	if (f->park_next < f->park_end && slice == 0)
 		return now_ms;
 	return f->later_ms ? f->later_ms : UINT64_MAX;
 }
@@ -423,7 +426,6 @@ struct fleet *fleet_start(const struct fleet_options *o, char *why, size_t why_b
 
 	CHECK(f);
 	f->o = *o;
-	f->park_next = o->client.phones_max;
 	f->phones = calloc(o->client.phones_max, sizeof(*f->phones));
 	CHECK(f->phones);
 	pthread_mutex_init(&f->mutex, NULL);
@@ -463,9 +465,10 @@ void fleet_stop(struct fleet **fp)
 	*fp = NULL;
 }
 
-void fleet_park(struct fleet *f)
+void fleet_park(struct fleet *f, uint32_t phones)
 {
-	post(f, MESSAGE_PARK, 0);
+	CHECK(phones <= f->o.client.phones_max);
+	post(f, MESSAGE_PARK, phones);
 }
 
 void fleet_ping(struct fleet *f, uint32_t phone)

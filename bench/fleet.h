@@ -37,8 +37,8 @@ struct fleet *fleet_start(const struct fleet_options *o, char *why, size_t why_b
 /* Closes all connections at once and ends the thread. */
 void fleet_stop(struct fleet **f);
 
-/* All phones that have no parked Ping send one, connecting first where needed. */
-void fleet_park(struct fleet *f);
+/* Those of the first `phones` that have no parked Ping send one, connecting first where needed. */
+void fleet_park(struct fleet *f, uint32_t phones);
 /* One phone that was answered sends a Ping again. */
 void fleet_ping(struct fleet *f, uint32_t phone);
 void fleet_status(struct fleet *f, struct fleet_status *out);

@@ -311,8 +311,8 @@ static bool fleet_begin(struct bench *b)
 	return b->fleet || failed(b, "%s", why);
 }
 
-/* Until every phone hangs, as the phones see it and, with metrics, as the server does too. */
-static bool wait_parked(struct bench *b, const char *doing)
+/* Until so many phones hang, as they see it and, with metrics, as the server does too. */
+static bool wait_parked(struct bench *b, uint32_t phones, const char *doing)
 {
 	struct fleet_status s;
 	uint32_t best = 0;
@@ -324,27 +324,26 @@ static bool wait_parked(struct bench *b, const char *doing)
 			best = s.parked;
 			moved_ms = clock_mono_ms();
 		}
-		progress("%s: %u of %u phones after %.1f s%s", doing, s.parked, b->phones,
+		progress("%s: %u of %u phones after %.1f s%s", doing, s.parked, phones,
 			(double)(clock_mono_ms() - start_ms) / 1000,
 			s.failed ? ", some failed" : "");
 		if (interrupted)
 			return false;
-		if (s.parked == b->phones)
+		if (s.parked == phones)
 			break;
-		if (s.parked + s.failed + s.answered == b->phones && !s.busy &&
-			s.failed + s.answered)
+		if (s.parked + s.failed + s.answered == phones && !s.busy && s.failed + s.answered)
 			return failed(b, "%u phones do not hang: %s", s.failed + s.answered,
 				s.why[0] ? s.why : "answered at once");
 		if (clock_mono_ms() - moved_ms > PARK_PATIENCE_S * 1000)
 			return failed(b, "no phone parked for %d s; %u of %u hang, last error: %s",
-				PARK_PATIENCE_S, s.parked, b->phones, s.why[0] ? s.why : "none");
+				PARK_PATIENCE_S, s.parked, phones, s.why[0] ? s.why : "none");
 		pause_ms(20);
 	}
 	/* Sent is not yet hanging: the server counts too. */
 	for (int i = 0; i < 500 && metrics(b, &b->after); i++) {
 		double hanging = metrics_value(&b->after, "roost_parked_requests", "Ping");
 
-		if (hanging >= b->phones)
+		if (hanging >= phones)
 			return true;
 		if (interrupted)
 			return false;
@@ -357,67 +356,93 @@ static bool wait_parked(struct bench *b, const char *doing)
 	return true;
 }
 
-/* Parks what is not parked. */
-static bool park(struct bench *b, const char *doing)
+/* Parks what is not parked of the first `phones`. */
+static bool park(struct bench *b, uint32_t phones, const char *doing)
 {
 	if (!b->fleet && !fleet_begin(b))
 		return false;
-	fleet_park(b->fleet);
+	fleet_park(b->fleet, phones);
 	pause_ms(50); /* the message must be there before "all parked" of before is believed */
-	return wait_parked(b, doing);
+	return wait_parked(b, phones, doing);
 }
 
 /* ---- hold ---- */
 
+/* Says so when others' connections are in the figures. */
 static void hold_kernel(struct bench *b, const struct kernel_memory *k0,
 	const struct kernel_memory *k1, uint64_t client_bytes, uint64_t server_bytes)
 {
 	double n = b->phones, both = 0, ends = b->spawn || b->pid > 0 ? 2 : 1;
+	double sockets = (double)k1->tcp_sockets - (double)k0->tcp_sockets;
 	double available = (double)k0->available - (double)k1->available;
+	bool quiet = sockets > n * ends * 0.98 && sockets < n * ends * 1.02 + 16;
+	const char *half =
+		ends == 2 ? "; both ends are on this machine and hold the same: half" : "";
 	char name[64];
 
+	if (!quiet)
+		note("hold: %.0f TCP sockets were added where %.0f are ours: others are at work "
+		     "here, the kernel's figures are not what one Ping costs",
+			sockets, n * ends);
 	for (int i = 0; i < KERNEL_CACHES && k1->has_caches; i++) {
 		double d = (double)k1->cache[i] - (double)k0->cache[i];
 
+		both += d;
 		if (d < n * 16 && d > n * -16)
 			continue;
-		both += d;
 		snprintf(name, sizeof(name), "hold_kernel_%s", kernel_cache_names[i]);
-		figure(b, name, d / n / ends, "bytes", b->phones, "per parked Ping%s",
-			ends == 2 ? ", server's half" : "");
+		figure(b, name, d / n / ends, "bytes", b->phones, "per parked Ping%s%s", half,
+			quiet ? "" : "; DISTURBED");
 	}
 	if (k1->has_caches)
-		figure(b, "hold_kernel_slab_per_ping", both / n / ends, "bytes", b->phones,
-			"sum of these caches%s",
-			ends == 2 ? "; both ends hold the same and are here: half of it" : "");
+		figure(b, "hold_kernel_per_ping", both / n / ends, "bytes", b->phones,
+			"sum of these slabs%s%s", half, quiet ? "" : "; DISTURBED");
+	else
+		note("hold: /proc/slabinfo cannot be read (root can): no kernel memory per Ping");
 	figure(b, "hold_slab_both_ends", ((double)k1->slab - (double)k0->slab) / n, "bytes",
-		b->phones, "all slab growth per connection");
+		b->phones, "all slab growth per connection%s", quiet ? "" : "; DISTURBED");
 	figure(b, "hold_memory_both_ends", available / n, "bytes", b->phones,
-		"fall of MemAvailable per connection, user memory of server (%.0f) and client "
-		"(%.0f) included",
-		(double)server_bytes / n, (double)client_bytes / n);
+		"fall of MemAvailable per connection; of that user memory: server %.0f, client "
+		"%.0f%s",
+		(double)server_bytes / n, (double)client_bytes / n, quiet ? "" : "; DISTURBED");
+	if (k1->has_caches)
+		note("hold: %.0f bytes of kernel memory per parked Ping", both / n / ends);
 }
 
 static bool hold(struct bench *b)
 {
 	struct kernel_memory k0, k1;
-	struct target_memory m0, m1, c0, c1;
+	struct target_memory m0, half = {0}, m1, c0, c1;
 	struct fleet_status s;
-	uint64_t start_ns, cpu0, cpu1;
+	uint64_t start_ns, cpu0, cpu1, parked_ns;
 	double seconds, enters;
+	uint32_t first = b->phones / 2;
 	bool memory;
 
 	if (!b->fleet && !fleet_begin(b))
 		return false;
-	pause_ms(500);
+	progress("hold: waiting until the kernel is quiet");
+	if (!kernel_settle(20000, &interrupted) && !interrupted)
+		note("hold: connections come and go on this machine");
 	kernel_memory(&k0);
 	memory = target_memory(b->pid, &m0);
 	target_memory(getpid(), &c0);
 	cpu0 = target_cpu_ns(b->pid);
 	start_ns = clock_mono_ns();
-	if (!park(b, "parking"))
+	/* In two halves: the second shows what a further phone costs, without what the first ones
+	 * warmed up. */
+	if (first && !park(b, first, "parking"))
 		return false;
-	seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
+	parked_ns = clock_mono_ns() - start_ns;
+	if (first && memory) {
+		pause_ms(1000);
+		target_memory(b->pid, &half);
+	}
+	start_ns = clock_mono_ns();
+	if (!park(b, b->phones, "parking"))
+		return false;
+	parked_ns += clock_mono_ns() - start_ns;
+	seconds = (double)parked_ns / 1e9;
 	cpu1 = target_cpu_ns(b->pid);
 	note("hold: %u phones hang after %.1f s; watching the idle server for %u s", b->phones,
 		seconds, b->idle_s);
@@ -435,12 +460,21 @@ static bool hold(struct bench *b)
 		figure(b, "hold_park_cpu", (double)(cpu1 - cpu0) / 1e3 / b->phones, "us", b->phones,
 			"server CPU for each of these");
 	if (memory && target_memory(b->pid, &m1)) {
+		double all = ((double)m1.pss - (double)m0.pss) / b->phones;
+		double further = ((double)m1.pss - (double)half.pss) / (b->phones - first);
+
 		target_memory(getpid(), &c1);
-		figure(b, "hold_user_per_ping", ((double)m1.pss - (double)m0.pss) / b->phones,
-			"bytes", b->phones, "PSS growth of the server");
+		figure(b, "hold_user_per_ping", all, "bytes", b->phones,
+			"PSS growth of the server, all of it");
+		if (first)
+			figure(b, "hold_user_per_further_ping", further, "bytes", b->phones - first,
+				"the same for the second half of the phones");
 		figure(b, "hold_user_anon_per_ping",
 			((double)m1.anon - (double)m0.anon) / b->phones, "bytes", b->phones,
-			"of that anonymous memory (without the store's mapped file)");
+			"of the first: anonymous memory (without the store's mapped file)");
+		note("hold: %.0f bytes of user memory per parked Ping, %.0f for each of the second "
+		     "half",
+			all, further);
 		hold_kernel(b, &k0, &k1, c1.pss > c0.pss ? c1.pss - c0.pss : 0,
 			m1.pss > m0.pss ? m1.pss - m0.pss : 0);
 	}
@@ -531,7 +565,7 @@ static bool wake(struct bench *b)
 	bool ok = false;
 
 	CHECK(took);
-	if (!park(b, "parking"))
+	if (!park(b, b->phones, "parking"))
 		goto done;
 	metrics(b, &b->before);
 	cpu0 = target_cpu_ns(b->pid);
@@ -607,7 +641,7 @@ static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, u
 	double enters, seconds;
 	size_t n = 0;
 
-	if (!park(b, "parking again"))
+	if (!park(b, b->phones, "parking again"))
 		return false;
 	pause_ms(300);
 	metrics(b, &b->before);

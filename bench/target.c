@@ -314,10 +314,14 @@ void kernel_memory(struct kernel_memory *out)
 		fclose(f);
 	f = fopen("/proc/net/sockstat", "re");
 	while (f && fgets(line, sizeof(line), f)) {
-		char *mem = strncmp(line, "TCP:", 4) == 0 ? strstr(line, "mem ") : NULL;
+		bool tcp = strncmp(line, "TCP:", 4) == 0;
+		char *mem = tcp ? strstr(line, "mem ") : NULL;
+		char *sockets = tcp ? strstr(line, "alloc ") : NULL;
 
 		if (mem && sscanf(mem, "mem %llu", &pages) == 1)
 			out->sockets = pages * 4096;
+		if (sockets && sscanf(sockets, "alloc %llu", &total) == 1)
+			out->tcp_sockets = total;
 	}
 	if (f)
 		fclose(f);
@@ -339,6 +343,21 @@ void kernel_memory(struct kernel_memory *out)
 	}
 	if (f)
 		fclose(f);
+}
+
+bool kernel_settle(uint64_t timeout_ms, volatile const int *stop)
+{
+	struct kernel_memory k;
+	uint64_t until_ms = clock_mono_ms() + timeout_ms, last = UINT64_MAX;
+	int quiet = 0;
+
+	while (quiet < 4 && !*stop && clock_mono_ms() < until_ms) {
+		kernel_memory(&k);
+		quiet = k.tcp_sockets + 16 > last && last + 16 > k.tcp_sockets ? quiet + 1 : 0;
+		last = k.tcp_sockets;
+		pause_ms(250);
+	}
+	return quiet >= 4;
 }
 
 /* ---- metrics ---- */

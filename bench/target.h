@@ -45,10 +45,14 @@ enum { KERNEL_CACHES = 7 };
 struct kernel_memory {
 	uint64_t available, slab, sockets; /* MemAvailable, Slab, TCP buffers */
 	uint64_t cache[KERNEL_CACHES];     /* bytes of whole slabs; 0 without the right to read */
+	uint64_t tcp_sockets;              /* in the whole system */
 	bool has_caches;
 };
 extern const char *const kernel_cache_names[KERNEL_CACHES];
 void kernel_memory(struct kernel_memory *out);
+/* Sockets of a process that ended go away over seconds; waits until nothing moves any more, at most
+ * timeout_ms. False: it still does, somebody else is at work. */
+bool kernel_settle(uint64_t timeout_ms, volatile const int *stop);
 
 /* ---- metrics ---- */
 
