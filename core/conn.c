@@ -29,6 +29,13 @@ void conn_deadline(struct shard *s, uint32_t slot, int64_t seconds)
 
 /* ---- memory of requests under way -------------------------------------------------------------- */
 
+/* Heads hold Basic credentials; and records are opened in place, so `in` has held the head too. */
+static void wipe(struct buf *b)
+{
+	if (b->p)
+		sodium_memzero(b->p, b->cap);
+}
+
 static void trim(struct buf *b)
 {
 	if (b->cap > BUFFER_KEEP_BYTES)
@@ -54,6 +61,8 @@ struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many)
 		if (!a)
 			return NULL;
 		a->shard = s;
+		a->all_next = s->active_all;
+		s->active_all = a;
 		/* What a request may make a command allocate: its body several times over, as tree
 		 * and copies; never without bound. */
 		arena_init(&a->job.arena, 256u << 20);
@@ -61,7 +70,7 @@ struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many)
 	}
 	s->active_used++;
 	a->slot = slot;
-	a->generation++;
+	a->busy = false;
 	c->active = a;
 	return a;
 }
@@ -69,17 +78,28 @@ struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many)
 static void forget_request(struct active *a)
 {
 	sodium_memzero(a->cred.password, sizeof(a->cred.password));
+	wipe(&a->head);
 	trim(&a->head);
 	trim(&a->body);
 	a->scanned = 0;
+	/* Its views pointed into the head. A Sync that runs again has no request of its own. */
+	a->http.header_count = 0;
+	a->http.method = HTTP1_OTHER;
+	a->http.gzip_body = a->http.accepts_gzip = false;
 	a->has_request = a->discard_body = false;
 	a->mailbox = 0;
 	a->address[0] = 0;
 	a->head_extra[0] = 0;
 	a->refuse_status = 0;
-	a->resume_due_ms = a->resume_order = a->resume_seq = 0;
+	a->order = a->resume_due_ms = 0;
 	a->request_bytes = 0;
 	arena_reset(&a->job.arena);
+}
+
+void conn_forget_request(struct active *a)
+{
+	forget_request(a);
+	a->has_request = true;
 }
 
 void conn_active_release(struct shard *s, uint32_t slot)
@@ -102,6 +122,8 @@ void conn_active_free(struct shard *s, struct active *a)
 		METRIC_ADD(TLS_HS_INFLIGHT, -1);
 	}
 	forget_request(a);
+	wipe(&a->in);
+	wipe(&a->more);
 	trim(&a->in);
 	trim(&a->more);
 	trim(&a->out);
@@ -138,20 +160,13 @@ void conn_watch(struct shard *s, uint32_t slot)
 void conn_close(struct shard *s, uint32_t slot, bool reset)
 {
 	struct conn *c = &s->conns[slot];
-	struct active *a = c->active;
 
 	if (c->state == CONN_CLOSING || c->state == CONN_FREE)
 		return;
 	if (waiters_get(s->waiters, slot))
 		park_hangup(s, slot);
 	wheel_cancel(s->wheel, slot);
-	/* A password check or a command holds views into the request: its memory goes when the
-	 * message comes back (request_cred_done, request_job_done). */
-	if (a && (c->state == CONN_AUTH || c->state == CONN_COMMAND)) {
-		CHECK(!(c->flags & CONN_SENDING));
-		a->slot = WAITER_NONE;
-		c->active = NULL;
-	}
+	queue_remove(s, slot);
 	c->state = CONN_CLOSING;
 	loop_close(s->loop, slot, reset);
 }
@@ -160,7 +175,14 @@ void conn_released(struct shard *s, uint32_t slot)
 {
 	struct conn *c = &s->conns[slot];
 
-	CHECK(c->state == CONN_CLOSING);
+	CHECK(c->state == CONN_CLOSING && c->queue == QUEUE_NONE);
+	/* A password check or a command holds views into the request: its memory goes when the
+	 * message comes back (request_cred_done, request_job_done), and not before now, since the
+	 * kernel may have been sending from it. */
+	if (c->active && c->active->busy) {
+		c->active->slot = WAITER_NONE;
+		c->active = NULL;
+	}
 	conn_active_release(s, slot);
 	if (s->wake_of[slot]) {
 		s->wake_of[slot]->next_free = s->wake_free;
@@ -169,9 +191,8 @@ void conn_released(struct shard *s, uint32_t slot)
 	}
 	if (c->flags & CONN_TLS)
 		tlsrec_wipe(&c->tls);
-	/* A slot in a queue stays FREE until the queue lets it go: see queue users. */
 	c->state = CONN_FREE;
-	c->flags &= CONN_QUEUED;
+	c->flags = 0;
 	s->open_conns--;
 	METRIC_ADD(CONNS, -1);
 }
@@ -181,17 +202,19 @@ void conn_accepted(
 {
 	struct conn *c = &s->conns[slot];
 	const struct config *cfg = shard_config(s);
-	uint8_t queued = c->flags & CONN_QUEUED;
-	uint32_t next = c->queue_next;
 
-	CHECK(c->state == CONN_FREE && !c->active);
+	CHECK(c->state == CONN_FREE && !c->active && c->queue == QUEUE_NONE);
 	memset(c, 0, sizeof(*c));
-	c->queue_next = next;
-	c->flags = queued;
 	c->peer = *peer;
 	s->open_conns++;
 	METRIC_INC(CONNS_ACCEPTED);
 	METRIC_ADD(CONNS, 1);
+	if (s->draining) {
+		/* It was on its way when we stopped listening. */
+		c->state = CONN_IDLE;
+		conn_close(s, slot, false);
+		return;
+	}
 	if (kind == LISTENER_HTTPS) {
 		c->flags |= CONN_TLS_PORT;
 		c->state = CONN_GREETED;
@@ -204,10 +227,35 @@ void conn_accepted(
 	conn_watch(s, slot);
 }
 
-static void want_memory(struct shard *s, uint32_t slot, struct slot_queue *q)
+/* False: no place or no memory now. */
+static bool begin_handshake(struct shard *s, uint32_t slot)
 {
-	if (!(s->conns[slot].flags & CONN_QUEUED))
-		queue_push(s, q, slot);
+	struct active *a;
+
+	if (s->handshakes_in_flight >= (uint32_t)shard_config(s)->tls_handshakes_max)
+		return false;
+	a = conn_active(s, slot, false);
+	if (!a)
+		return false;
+	s->conns[slot].state = CONN_HANDSHAKE;
+	a->handshake_counted = true;
+	s->handshakes_in_flight++;
+	METRIC_ADD(TLS_HS_INFLIGHT, 1);
+	conn_receive(s, slot);
+	return true;
+}
+
+static bool begin_request(struct shard *s, uint32_t slot)
+{
+	struct active *a = conn_active(s, slot, false);
+
+	if (!a)
+		return false;
+	/* In one piece from the start: growing would leave copies of credentials behind. */
+	buf_room(&a->head, HEAD_ROOM_BYTES);
+	s->conns[slot].state = CONN_HEAD;
+	conn_receive(s, slot);
+	return true;
 }
 
 void conn_readable(struct shard *s, uint32_t slot)
@@ -218,25 +266,14 @@ void conn_readable(struct shard *s, uint32_t slot)
 	c->flags &= (uint8_t)~CONN_RECEIVING;
 	switch ((enum conn_state)c->state) {
 	case CONN_GREETED:
-		if (s->handshakes_in_flight >= (uint32_t)shard_config(s)->tls_handshakes_max ||
-			!(a = conn_active(s, slot, false))) {
-			want_memory(s, slot, &s->want_handshake);
-			return;
-		}
-		c->state = CONN_HANDSHAKE;
-		a->handshake_counted = true;
-		s->handshakes_in_flight++;
-		METRIC_ADD(TLS_HS_INFLIGHT, 1);
-		conn_receive(s, slot);
+		/* Those who wait already come first. */
+		if (s->want_handshake.count || !begin_handshake(s, slot))
+			queue_push(s, &s->want_handshake, slot);
 		return;
 	case CONN_IDLE:
-		if (!conn_active(s, slot, false)) {
-			want_memory(s, slot, &s->want_active);
-			return;
-		}
-		c->state = CONN_HEAD;
 		conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
-		conn_receive(s, slot);
+		if (s->want_active.count || !begin_request(s, slot))
+			queue_push(s, &s->want_active, slot);
 		return;
 	case CONN_PARKED:
 		/* The client hung up, ended TLS, or pipelined: the bytes tell. */
@@ -247,11 +284,17 @@ void conn_readable(struct shard *s, uint32_t slot)
 		a->has_request = true; /* what comes now is behind the hanging one */
 		conn_receive(s, slot);
 		return;
-	case CONN_RESPOND:
+	/* From here on: the watch of a parked request that was woken meanwhile. Taking it back at
+	 * each wake would cost two more operations. */
+	case CONN_HEAD:
+	case CONN_BODY:
+		/* The request behind it had come in part, and the rest is here now. */
+		conn_receive(s, slot);
+		return;
+	case CONN_AUTH:
 	case CONN_COMMAND:
-		/* The watch of a parked request that was woken meanwhile: the bytes wait in the
-		 * socket, and the next watch fires for them at once. Taking the watch back at each
-		 * wake would cost two more operations. */
+	case CONN_RESPOND:
+		/* The bytes wait in the socket; the next watch or receive finds them. */
 		return;
 	default:
 		conn_close(s, slot, true);
@@ -270,9 +313,12 @@ void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
 	}
 	if (c->state == CONN_HANDSHAKE) {
 		buf_add(&a->in, p, (size_t)n);
+		if (a->in.failed) {
+			conn_close(s, slot, true);
+			return;
+		}
 		/* The work is done in conn_background, in slices. */
-		if (!(c->flags & CONN_QUEUED))
-			queue_push(s, &s->handshakes, slot);
+		queue_push(s, &s->handshakes, slot);
 		return;
 	}
 	if (c->flags & CONN_TLS) {
@@ -338,7 +384,11 @@ static void flush(struct shard *s, uint32_t slot)
 	a->out = t;
 	a->out.n = 0;
 	c->flags |= CONN_SENDING;
+	a->send_due_ms = loop_now_ms(s->loop) +
+			 (uint64_t)shard_config(s)->http_send_timeout_s * 1000;
 	loop_send(s->loop, slot, a->sending.p, (uint32_t)a->sending.n);
+	if (c->state == CONN_PARKED)
+		park_rearm(s, slot);
 }
 
 /* Seals the next piece of the answer. True when there is nothing left of it. */
@@ -399,7 +449,10 @@ void conn_reply(struct shard *s, uint32_t slot)
 	conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
 	if (seal_some(s, slot) && !(c->flags & CONN_KEEP_ALIVE))
 		say_goodbye(s, slot);
-	flush(s, slot);
+	if (a->out.n == 0 && !(c->flags & CONN_SENDING))
+		conn_close(s, slot, true); /* the peer has ended TLS: nobody to tell */
+	else
+		flush(s, slot);
 }
 
 void conn_say(struct shard *s, uint32_t slot, const char *text, size_t n)
@@ -429,6 +482,8 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 	s->wake_free = w->next_free;
 	if (c->flags & CONN_TLS) {
 		w->n = (uint32_t)tlsrec_seal(&c->tls, plain, n, w->data);
+		if (c->tls.dead) /* sequence numbers are used up */
+			c->flags |= CONN_CLOSE;
 		if (!(c->flags & CONN_KEEP_ALIVE))
 			w->n += (uint32_t)tlsrec_close_notify(&c->tls, w->data + w->n);
 	} else {
@@ -460,14 +515,13 @@ void conn_sent(struct shard *s, uint32_t slot, int err)
 	}
 	if (a)
 		a->sending.n = 0;
-	if (c->state == CONN_RESPOND && a) {
-		if (a->reply_sent < a->reply.n) {
-			conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
-			if (seal_some(s, slot) && !(c->flags & CONN_KEEP_ALIVE))
-				say_goodbye(s, slot);
-		}
-		if (a->out.n) {
-			flush(s, slot);
+	if (c->state == CONN_RESPOND && a && a->reply_sent < a->reply.n) {
+		conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
+		if (seal_some(s, slot) && !(c->flags & CONN_KEEP_ALIVE))
+			say_goodbye(s, slot);
+		/* Half an answer must not be followed by another. */
+		if (a->out.failed) {
+			conn_close(s, slot, true);
 			return;
 		}
 	}
@@ -479,11 +533,16 @@ void conn_sent(struct shard *s, uint32_t slot, int err)
 		conn_close(s, slot, false);
 		return;
 	}
-	if (c->state == CONN_RESPOND)
+	if (c->state == CONN_RESPOND) {
 		conn_next(s, slot);
-	else if (c->state == CONN_PARKED && a && a->in.n == 0 && a->more.n == 0 && a->head.n == 0)
-		conn_active_release(s, slot); /* a KeyUpdate was answered */
+	} else if (c->state == CONN_PARKED) {
+		/* A KeyUpdate was answered, or a late 100 Continue went out. */
+		if (a && a->in.n == 0 && a->more.n == 0)
+			conn_active_release(s, slot);
+		park_rearm(s, slot);
+	}
 }
+
 
 void conn_next(struct shard *s, uint32_t slot)
 {
@@ -527,7 +586,6 @@ static void progress(struct shard *s, uint32_t slot)
 	struct active *a = c->active;
 	const struct config *cfg = shard_config(s);
 	const char *why = NULL;
-	size_t used;
 	int r;
 
 	flush(s, slot);
@@ -537,8 +595,12 @@ static void progress(struct shard *s, uint32_t slot)
 		/* The peer ended TLS: what it asked for before is void. */
 		if (!(c->flags & CONN_SENDING))
 			conn_close(s, slot, false);
-		else if (waiters_get(s->waiters, slot))
-			park_hangup(s, slot), c->state = CONN_RESPOND;
+		else if (c->state == CONN_PARKED) {
+			park_hangup(s, slot);
+			queue_remove(s, slot);
+			c->state = CONN_RESPOND;
+			conn_deadline(s, slot, cfg->http_send_timeout_s);
+		}
 		return;
 	}
 	if (c->state == CONN_HEAD) {
@@ -567,35 +629,45 @@ static void progress(struct shard *s, uint32_t slot)
 		return;
 	}
 	if (c->state == CONN_BODY) {
-		r = http1_body_feed(&a->body_state, a->more.p, a->more.n, &used,
-			a->discard_body ? NULL : &a->body, &why);
-		a->request_bytes += used;
-		if (used) {
-			memmove(a->more.p, a->more.p + used, a->more.n - used);
-			a->more.n -= used;
-		}
-		if (r == 0)
-			conn_receive(s, slot);
-		else if (r < 0)
-			request_bad(s, slot, -r, why);
-		else
-			request_body(s, slot);
+		request_body(s, slot);
 		return;
 	}
 	if (c->state == CONN_PARKED) {
 		/* Pipelined bytes wait behind the hanging request, within a bound; without a watch a
 		 * hang-up is then seen when the answer is sent. */
-		if (a->more.n + a->head.n + a->in.n < STASH_BYTES_MAX)
+		if (a->more.n + a->in.n > 0 && s->active_used > s->active_max / 2) {
+			/* Keeping them is a courtesy that must not cost others their turn. */
+			conn_close(s, slot, true);
+			return;
+		}
+		if (a->more.n + a->in.n < STASH_BYTES_MAX)
 			conn_watch(s, slot);
-		if (!(c->flags & CONN_SENDING) && a->in.n == 0 && a->more.n == 0 && a->head.n == 0)
+		if (!(c->flags & CONN_SENDING) && a->in.n == 0 && a->more.n == 0)
 			conn_active_release(s, slot);
 	}
 }
 
 /* ---- handshakes ------------------------------------------------------------------------------------ */
 
-static void handshake_failed(struct shard *s, uint32_t slot)
+static bool looks_like_http(const struct buf *b)
 {
+	static const char *const words[] = {"GET ", "POST ", "OPTIONS ", "HEAD ", "PUT "};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		size_t n = strlen(words[i]);
+
+		if (b->n >= n && memcmp(b->p, words[i], n) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void handshake_failed(struct shard *s, uint32_t slot, bool http)
+{
+	static const char hint[] =
+		"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+		"Content-Length: 44\r\nConnection: close\r\n\r\n"
+		"TLS is needed: this port speaks https only\r\n";
 	struct conn *c = &s->conns[slot];
 	struct active *a = c->active;
 	bool not_tls = false;
@@ -615,6 +687,10 @@ static void handshake_failed(struct shard *s, uint32_t slot)
 		log_end(&l);
 	}
 	c->flags |= CONN_CLOSE;
+	if (http && not_tls) {
+		a->out.n = 0;
+		buf_add(&a->out, hint, sizeof(hint) - 1);
+	}
 	flush(s, slot);
 	if (!(c->flags & CONN_SENDING))
 		conn_close(s, slot, false);
@@ -627,14 +703,16 @@ static void handshake_step(struct shard *s, uint32_t slot)
 	enum tls_hs_status st;
 	size_t used = 0;
 	const char *why;
+	bool http = false;
 
 	if (!a->handshake) {
+		http = looks_like_http(&a->in);
 		struct tls_ctx *ctx = server_tls(s->server);
 
 		a->handshake = ctx ? tls_hs_server(ctx) : NULL;
 		tls_ctx_unref(&ctx);
 		if (!a->handshake) {
-			handshake_failed(s, slot);
+			handshake_failed(s, slot, false);
 			return;
 		}
 	}
@@ -644,12 +722,13 @@ static void handshake_step(struct shard *s, uint32_t slot)
 		a->in.n -= used;
 	}
 	if (st == TLS_HS_FAILED) {
-		handshake_failed(s, slot);
+		handshake_failed(s, slot, http);
 		return;
 	}
 	if (st == TLS_HS_WANT_MORE) {
 		flush(s, slot);
-		conn_receive(s, slot);
+		if (c->state == CONN_HANDSHAKE)
+			conn_receive(s, slot);
 		return;
 	}
 	if (tls_hs_resumed(a->handshake))
@@ -667,62 +746,28 @@ static void handshake_step(struct shard *s, uint32_t slot)
 	METRIC_ADD(TLS_HS_INFLIGHT, -1);
 	c->flags |= CONN_TLS;
 	c->state = CONN_HEAD;
+	buf_room(&a->head, HEAD_ROOM_BYTES);
 	conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
 	if (a->in.n)
 		open_records(s, slot);
 	progress(s, slot);
 }
 
-/* A slot that left a queue may have been closed, or given to another connection, meanwhile: what
- * it needs now is told by its state alone. */
-void conn_kick(struct shard *s, uint32_t slot)
-{
-	struct conn *c = &s->conns[slot];
-	struct waiter *w;
-
-	switch ((enum conn_state)c->state) {
-	case CONN_HANDSHAKE:
-		if (c->active->in.n && !(c->flags & CONN_RECEIVING))
-			queue_push(s, &s->handshakes, slot);
-		return;
-	case CONN_GREETED:
-	case CONN_IDLE:
-		if (!(c->flags & CONN_RECEIVING))
-			conn_readable(s, slot);
-		return;
-	case CONN_PARKED:
-		w = waiters_get(s->waiters, slot);
-		if (w && w->why != WAKE_NONE && w->why != WAKE_RECHECK)
-			queue_push(s, &s->woken, slot);
-		return;
-	default:
-		return;
-	}
-}
-
 bool conn_background(struct shard *s)
 {
 	uint64_t until = loop_now_ns(s->loop) + HANDSHAKE_SLICE_US * 1000ull;
-	uint32_t slot, most;
-	struct conn *c;
+	uint32_t slot;
 
 	while (s->handshakes.count && loop_now_ns(s->loop) < until) {
 		slot = queue_pop(s, &s->handshakes);
-		c = &s->conns[slot];
-		if (c->state == CONN_HANDSHAKE && c->active->in.n && !(c->flags & CONN_RECEIVING))
-			handshake_step(s, slot);
-		else
-			conn_kick(s, slot);
+		CHECK(s->conns[slot].state == CONN_HANDSHAKE);
+		handshake_step(s, slot);
 	}
-	/* Each slot gets one try per turn; those refused again are behind the others. */
-	for (most = s->want_handshake.count; most; most--) {
-		if (s->handshakes_in_flight >= (uint32_t)shard_config(s)->tls_handshakes_max ||
-			s->active_used >= s->active_max)
-			break;
-		conn_kick(s, queue_pop(s, &s->want_handshake));
-	}
-	for (most = s->want_active.count; most && s->active_used < s->active_max; most--)
-		conn_kick(s, queue_pop(s, &s->want_active));
+	/* Requests first: their handshakes are paid for. */
+	while (s->want_active.count && begin_request(s, s->want_active.first))
+		queue_remove(s, s->want_active.first);
+	while (s->want_handshake.count && begin_handshake(s, s->want_handshake.first))
+		queue_remove(s, s->want_handshake.first);
 	return s->handshakes.count > 0;
 }
 

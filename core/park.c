@@ -132,6 +132,31 @@ void park_hangup(struct shard *s, uint32_t slot)
 	unpark(s, slot);
 }
 
+/* A send to a parked client (of a KeyUpdate's answer) that does not end must not keep it for ever: the
+ * one timer of a slot serves whatever comes first. */
+static void arm(struct shard *s, uint32_t slot, uint64_t at_ms)
+{
+	const struct conn *c = &s->conns[slot];
+
+	if (c->flags & CONN_SENDING && c->active->send_due_ms < at_ms)
+		at_ms = c->active->send_due_ms;
+	wheel_arm(s->wheel, slot, at_ms);
+}
+
+static uint64_t coalesced_ms(struct shard *s, const struct waiter *w)
+{
+	uint64_t at = loop_now_ms(s->loop) + (uint64_t)shard_config(s)->push_coalesce_ms;
+
+	return at < w->due_ms ? at : w->due_ms;
+}
+
+void park_rearm(struct shard *s, uint32_t slot)
+{
+	const struct waiter *w = waiters_get(s->waiters, slot);
+
+	arm(s, slot, w->why == WAKE_RECHECK ? coalesced_ms(s, w) : w->due_ms);
+}
+
 /* The request in this slot is to end; it is answered in park_woken. */
 static void wake(struct shard *s, uint32_t slot, enum wake_reason why, uint64_t seq)
 {
@@ -141,7 +166,7 @@ static void wake(struct shard *s, uint32_t slot, enum wake_reason why, uint64_t 
 		return;
 	w->why = (uint8_t)why;
 	w->woken_seq = seq;
-	if (!(s->conns[slot].flags & CONN_QUEUED))
+	if (s->conns[slot].queue == QUEUE_NONE)
 		queue_push(s, &s->woken, slot);
 }
 
@@ -251,8 +276,7 @@ static bool finish(struct shard *s, uint32_t slot)
 		if (!request_resume_sync(s, slot, false))
 			return false;
 		c->active->resume_due_ms = due_ms;
-		c->active->resume_order = order;
-		c->active->resume_seq = w->woken_seq;
+		c->active->order = order;
 		count_wake(why);
 		unpark(s, slot);
 		wheel_cancel(s->wheel, slot);
@@ -261,6 +285,10 @@ static bool finish(struct shard *s, uint32_t slot)
 	}
 	if (c->flags & CONN_SENDING)
 		return false; /* a KeyUpdate's answer is on its way: after it */
+	if (c->flags & CONN_TLS && c->tls.dead) {
+		conn_close(s, slot, true);
+		return true;
+	}
 	if (s->draining)
 		c->flags &= (uint8_t)~CONN_KEEP_ALIVE;
 	if (w->kind == WAITER_PING) {
@@ -313,13 +341,8 @@ void park_woken(struct shard *s)
 
 	while (most-- && s->woken.count) {
 		uint32_t slot = queue_pop(s, &s->woken);
-		struct waiter *w = waiters_get(s->waiters, slot);
 
-		if (s->conns[slot].state != CONN_PARKED || !w || w->why == WAKE_NONE ||
-			w->why == WAKE_RECHECK) {
-			conn_kick(s, slot);
-			continue;
-		}
+		CHECK(s->conns[slot].state == CONN_PARKED);
 		if (!finish(s, slot)) {
 			/* Memory comes back with the next completed send. */
 			queue_push(s, &s->woken, slot);
@@ -401,13 +424,13 @@ static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
 	METRIC_ADD(PARKED_PING, spec->kind == WAITER_PING);
 	METRIC_ADD(PARKED_SYNC, spec->kind == WAITER_SYNC);
 	c->state = CONN_PARKED;
-	wheel_arm(s->wheel, slot, spec->due_ms);
+	arm(s, slot, spec->due_ms);
 	if (supersede_here(s, spec->mailbox, spec->device, spec->order, &newer))
 		wake(s, slot, WAKE_SUPERSEDED, 0);
 	tell_others(s, spec->mailbox, spec->device, spec->order);
 	if (a) {
 		buf_free(&a->body); /* (usually tiny; large ones must not hang about) */
-		a->has_request = true;
+		conn_forget_request(a);
 		if (a->more.n < STASH_BYTES_MAX)
 			conn_watch(s, slot);
 		if (!(c->flags & CONN_SENDING) && a->in.n == 0 && a->more.n == 0)
@@ -573,7 +596,7 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 		.folders = ans->folders,
 		.folder_count = ans->folder_count,
 		.since_seq = ans->since_seq,
-		.order = a->resume_order ? a->resume_order : presence_order(s->server->presence),
+		.order = a->order,
 		.due_ms = a->resume_due_ms ? a->resume_due_ms
 					   : now + ans->wait_s * 1000ull - EARLY_MS,
 		.since_wall_ms = a->resume_due_ms ? a->started_ms + (uint64_t)s->server->wall_offset_ms
@@ -582,7 +605,6 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 	};
 	uint64_t newer;
 
-	a->resume_order = a->resume_due_ms = 0;
 	if (!spec.device) {
 		request_refuse(s, slot, 503, "a hanging Sync of no device");
 		return;
@@ -600,29 +622,56 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 
 /* ---- changes ------------------------------------------------------------------------------------------- */
 
-/* Looks again which folders of the waiter have news. */
+/* Is there a reason other than items: access taken away, or folders moved? */
+static enum wake_reason other_news(struct shard *s, const struct waiter *w, struct db_txn *txn)
+{
+	struct eas_context ctx = server_eas(s->server);
+	struct account_gate account;
+	struct device_gate gate;
+	struct device d;
+
+	if (account_gate(txn, w->mailbox, &account) || account.disabled ||
+		device_get(txn, w->mailbox, w->device, &d) ||
+		device_gate(txn, w->mailbox, bytes_str(d.device_id), &gate) ||
+		eas_policy_status(&ctx, EAS_PING, true, gate.policy_key, &gate))
+		return WAKE_ACCESS;
+	return ping_hierarchy_moved(txn, w->mailbox, w->device, w->since_seq) > 0 ? WAKE_HIERARCHY
+										  : WAKE_NONE;
+}
+
+/* Looks again what the journal's rows would have told: for waiters that missed some. */
 void park_recheck(struct shard *s, uint32_t slot)
 {
 	struct waiter *w = waiters_get(s->waiters, slot);
 	uint32_t folders[PING_FOLDERS_MAX], changed[PING_FOLDERS_MAX];
+	enum wake_reason other;
 	struct db_txn txn;
 	uint64_t head;
 	size_t n;
 
-	if (!w || db_read(s->server->db, &txn))
+	/* Who is to be answered already (a newer request came, we drain) stays so. */
+	if (!w || (w->why != WAKE_NONE && w->why != WAKE_RECHECK))
 		return;
+	if (db_read(s->server->db, &txn)) {
+		w->why = WAKE_RECHECK; /* reader slots are full */
+		arm(s, slot, coalesced_ms(s, w));
+		return;
+	}
 	n = waiters_folders(s->waiters, slot, false, folders, PING_FOLDERS_MAX);
 	head = journal_head(&txn);
 	n = ping_compare(&txn, w->mailbox, w->device, folders, n, shard_wall_ms(s), changed);
+	other = other_news(s, w, &txn);
 	db_read_end(&txn);
 	for (size_t i = 0; i < n; i++)
 		waiters_mark(s->waiters, slot, changed[i]);
-	if (n) {
+	if (other != WAKE_NONE) {
+		wake(s, slot, other, 0);
+	} else if (n) {
 		wake(s, slot, WAKE_CHANGE, 0);
 	} else {
 		w->why = WAKE_NONE;
 		w->since_seq = head;
-		wheel_arm(s->wheel, slot, w->due_ms);
+		arm(s, slot, w->due_ms);
 	}
 }
 
@@ -630,7 +679,6 @@ static void row_for_waiter(struct shard *s, uint32_t slot, const struct journal_
 	struct db_txn *txn)
 {
 	struct waiter *w = waiters_get(s->waiters, slot);
-	uint64_t now = loop_now_ms(s->loop), until;
 
 	if (w->why != WAKE_NONE && w->why != WAKE_RECHECK && w->why != WAKE_CHANGE)
 		return;
@@ -671,9 +719,7 @@ static void row_for_waiter(struct shard *s, uint32_t slot, const struct journal_
 	/* Changes and removals wait a little, so that a series of them wakes once; what is left of
 	 * them then is compared, not counted. */
 	w->why = WAKE_RECHECK;
-	until = now + (uint64_t)shard_config(s)->push_coalesce_ms;
-	if (until < w->due_ms)
-		wheel_arm(s->wheel, slot, until);
+	arm(s, slot, coalesced_ms(s, w));
 }
 
 static void everybody_looks_again(struct shard *s)
@@ -682,10 +728,11 @@ static void everybody_looks_again(struct shard *s)
 		slot = waiters_next_used(s->waiters, slot + 1)) {
 		struct waiter *w = waiters_get(s->waiters, slot);
 
+		uint64_t at = loop_now_ms(s->loop) + shard_random(s) % 5000;
+
 		if (w->why == WAKE_NONE) {
 			w->why = WAKE_RECHECK;
-			wheel_arm(s->wheel, slot,
-				loop_now_ms(s->loop) + shard_random(s) % 5000);
+			arm(s, slot, at < w->due_ms ? at : w->due_ms);
 		}
 	}
 }
@@ -696,10 +743,11 @@ void park_journal(struct shard *s)
 	struct db_txn txn;
 	int n, done = 0;
 
-	s->committed_pending = false;
+	s->committed_pending = s->journal_stuck = false;
 	for (;;) {
 		if (db_read(s->server->db, &txn)) {
-			s->committed_pending = true; /* reader slots are full: with the next turn */
+			/* Reader slots are full: again in a moment. */
+			s->committed_pending = s->journal_stuck = true;
 			return;
 		}
 		n = journal_read(&txn, s->journal_seen, rows, JOURNAL_ROWS);
@@ -740,17 +788,25 @@ void park_timer(struct shard *s, uint32_t slot)
 {
 	struct waiter *w = waiters_get(s->waiters, slot);
 
+	const struct conn *c = &s->conns[slot];
+	uint64_t now = loop_now_ms(s->loop);
+
 	CHECK(w);
-	if (loop_now_ms(s->loop) >= w->due_ms) {
-		/* A change that waits for its delay is said now rather than forgotten. */
-		if (w->why == WAKE_RECHECK)
-			park_recheck(s, slot);
-		if (w->why == WAKE_NONE)
-			wake(s, slot, WAKE_EXPIRED, 0);
+	if (c->flags & CONN_SENDING && now >= c->active->send_due_ms) {
+		METRIC_INC(HTTP_TIMEOUTS);
+		conn_close(s, slot, true);
 		return;
 	}
+	/* A change that waits for its delay is said now rather than forgotten. */
 	if (w->why == WAKE_RECHECK)
 		park_recheck(s, slot);
+	if (now >= w->due_ms && (w->why == WAKE_NONE || w->why == WAKE_RECHECK))
+		wake(s, slot, WAKE_EXPIRED, 0);
+	/* What is to be answered needs time no more, but for the send before it. */
+	if (c->queue != QUEUE_WOKEN)
+		park_rearm(s, slot);
+	else if (c->flags & CONN_SENDING)
+		arm(s, slot, c->active->send_due_ms);
 }
 
 void park_end_all(struct shard *s, enum wake_reason why)

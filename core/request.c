@@ -162,6 +162,12 @@ void request_bad(struct shard *s, uint32_t slot, int status, const char *why)
 	struct active *a = c->active;
 
 	c->flags &= (uint8_t)~CONN_KEEP_ALIVE;
+	if (a->has_request && a->discard_body) {
+		/* It was refused before its body became wrong, or late. */
+		answer_text(s, slot, a->refuse_status, a->refuse_why,
+			a->head_extra[0] ? a->head_extra : NULL);
+		return;
+	}
 	if (!a->has_request) {
 		c->request_id = request_new_id(s);
 		a->query.device_id[0] = 0;
@@ -176,23 +182,24 @@ static bool has_body(const struct active *a)
 	return a->http.chunked || a->http.content_length > 0;
 }
 
-/* Refuses; a small body that is still on its way is read away first, so that the phone can use
- * the connection again (each new one costs it a handshake). */
+/* Refuses; a body that is still on its way is read away first: the phone can then use the connection
+ * again (each new one costs it a handshake), and closing before the body's end would send a reset
+ * that may overtake the answer, so that a phone with an old password never learns why. */
 static void refuse(struct shard *s, uint32_t slot, int status, const char *why, const char *extra)
 {
 	struct conn *c = &s->conns[slot];
 	struct active *a = c->active;
 
 	if (c->state == CONN_HEAD || c->state == CONN_AUTH) {
-		if (has_body(a) && (a->http.chunked || a->http.expect_continue ||
-					   a->http.content_length > DISCARD_BYTES_MAX)) {
+		if (has_body(a) && a->http.expect_continue) {
 			c->flags &= (uint8_t)~CONN_KEEP_ALIVE;
 		} else if (has_body(a)) {
 			a->discard_body = true;
 			a->refuse_status = status;
 			a->refuse_why = why;
 			snprintf(a->head_extra, sizeof(a->head_extra), "%s", extra ? extra : "");
-			http1_body_start(&a->body_state, &a->http, DISCARD_BYTES_MAX);
+			http1_body_start(&a->body_state, &a->http,
+				(uint64_t)shard_config(s)->http_body_bytes_max);
 			conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
 			c->state = CONN_BODY;
 			request_body(s, slot);
@@ -344,6 +351,8 @@ static void identified(struct shard *s, uint32_t slot)
 		static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
 
 		conn_say(s, slot, go_on, sizeof(go_on) - 1);
+		if (c->state == CONN_CLOSING)
+			return;
 	}
 	request_body(s, slot);
 }
@@ -371,7 +380,6 @@ static void verdict(struct shard *s, uint32_t slot, enum cred_result r)
 		unauthorized(s, slot, "wrong user name or password");
 		return;
 	case CRED_BUSY:
-		METRIC_INC(AUTH_OVERLOAD);
 		refuse_busy(s, slot, "too many password checks at once");
 		return;
 	default:
@@ -393,10 +401,13 @@ void request_cred_done(struct shard *s, struct active *a)
 {
 	enum cred_result r = a->cred.result;
 
+	a->busy = false;
 	if (a->slot == WAITER_NONE) {
 		conn_active_free(s, a);
 		return;
 	}
+	if (s->conns[a->slot].state == CONN_CLOSING)
+		return; /* conn_released frees it */
 	CHECK(s->conns[a->slot].state == CONN_AUTH && s->conns[a->slot].active == a);
 	if (r == CRED_OK || r == CRED_DISABLED) {
 		a->mailbox = a->cred.identity.mailbox;
@@ -446,7 +457,9 @@ static void authenticate(struct shard *s, uint32_t slot)
 	a->cred.done = cred_done;
 	c->state = CONN_AUTH;
 	wheel_cancel(s->wheel, slot);
+	a->busy = true;
 	if (!cred_submit(s->server->credentials, &a->cred)) {
+		a->busy = false;
 		sodium_memzero(a->cred.password, sizeof(a->cred.password));
 		verdict(s, slot, CRED_BUSY);
 	}
@@ -645,9 +658,11 @@ static void submit_command(struct shard *s, uint32_t slot)
 		v = http1_header(&a->http, "MS-ASAcceptMultiPart");
 		j->req.accept_multipart = bytes_eq_nocase(v, "T");
 	}
+	a->order = presence_order(s->server->presence);
 	c->state = CONN_COMMAND;
 	wheel_cancel(s->wheel, slot);
-	if (!work_submit(s->server->workers, &j->work)) {
+	a->busy = work_submit(s->server->workers, &j->work);
+	if (!a->busy) {
 		METRIC_INC(WORK_QUEUE_FULL);
 		refuse_busy(s, slot, "too many commands at once");
 	}
@@ -665,6 +680,7 @@ bool request_resume_sync(struct shard *s, uint32_t slot, bool final)
 	j = &a->job;
 	prepare_job(s, slot, a);
 	a->query = (struct eas_query){.command = EAS_SYNC};
+	a->has_request = true;
 	a->mailbox = w->mailbox;
 	a->started_ms = w->since_wall_ms - (uint64_t)s->server->wall_offset_ms;
 	j->gzip = j->gzip_body = false;
@@ -683,7 +699,8 @@ bool request_resume_sync(struct shard *s, uint32_t slot, bool final)
 		.final = final,
 		.arena = &j->arena,
 	};
-	return work_submit(s->server->workers, &j->work);
+	a->busy = work_submit(s->server->workers, &j->work);
+	return a->busy;
 }
 
 /* The command has spoken: send, or hang. */
@@ -693,16 +710,23 @@ void request_job_done(struct shard *s, struct job *j)
 	struct eas_answer *ans = &j->answer;
 	uint32_t slot = a->slot;
 	struct conn *c;
-	const char *device;
 
+	a->busy = false;
 	if (slot == WAITER_NONE) {
 		buf_free(&ans->body);
 		conn_active_free(s, a);
 		return;
 	}
 	c = &s->conns[slot];
+	if (c->state == CONN_CLOSING) {
+		buf_free(&ans->body); /* the rest goes with conn_released */
+		return;
+	}
 	CHECK(c->state == CONN_COMMAND && c->active == a);
-	device = j->req.resumed ? j->device_id : a->query.device_id;
+	if (j->req.resumed) {
+		snprintf(a->address, sizeof(a->address), "%s", j->address);
+		snprintf(a->query.device_id, sizeof(a->query.device_id), "%s", j->device_id);
+	}
 	if (ans->disposition == EAS_PARK_SYNC && !s->draining) {
 		park_sync(s, slot, ans);
 		buf_free(&ans->body);
@@ -724,7 +748,7 @@ void request_job_done(struct shard *s, struct job *j)
 	count_status(ans->http_status);
 	if (ans->reason)
 		record_why(s, slot, ans->http_status, ans->eas_status, ans->reason, NULL);
-	request_log(s, slot, j->req.address ? j->req.address : "", device, eas_command_name(j->req.command),
+	request_log(s, slot, a->address, a->query.device_id, eas_command_name(j->req.command),
 		ans->http_status, ans->eas_status, ans->reason, ans->body.n, a->started_ms);
 	buf_free(&ans->body);
 	conn_reply(s, slot);
@@ -739,7 +763,6 @@ void request_body(struct shard *s, uint32_t slot)
 	int r = 1;
 
 	if (c->state == CONN_BODY) {
-		/* Also the first look at what came with the head. */
 		r = http1_body_feed(&a->body_state, a->more.p, a->more.n, &used,
 			a->discard_body ? NULL : &a->body, &why);
 		a->request_bytes += used;

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+enum { RETRY_MS = 50 };
+
 /* ---- small things everybody here uses ------------------------------------------------------ */
 
 uint64_t shard_wall_ms(const struct shard *s)
@@ -38,9 +40,10 @@ void queue_push(struct shard *s, struct slot_queue *q, uint32_t slot)
 {
 	struct conn *c = &s->conns[slot];
 
-	CHECK(!(c->flags & CONN_QUEUED));
-	c->flags |= CONN_QUEUED;
+	CHECK(c->queue == QUEUE_NONE);
+	c->queue = (uint8_t)q->id;
 	c->queue_next = WAITER_NONE;
+	c->queue_prev = q->last;
 	if (q->count++)
 		s->conns[q->last].queue_next = slot;
 	else
@@ -48,16 +51,44 @@ void queue_push(struct shard *s, struct slot_queue *q, uint32_t slot)
 	q->last = slot;
 }
 
+static struct slot_queue *queue_of(struct shard *s, enum queue_id id)
+{
+	switch (id) {
+	case QUEUE_WANT_HANDSHAKE: return &s->want_handshake;
+	case QUEUE_HANDSHAKES: return &s->handshakes;
+	case QUEUE_WANT_ACTIVE: return &s->want_active;
+	case QUEUE_WOKEN: return &s->woken;
+	case QUEUE_NONE: break;
+	}
+	return NULL;
+}
+
+void queue_remove(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+	struct slot_queue *q = queue_of(s, (enum queue_id)c->queue);
+
+	if (!q)
+		return;
+	CHECK(q->count > 0);
+	if (c->queue_prev != WAITER_NONE)
+		s->conns[c->queue_prev].queue_next = c->queue_next;
+	else
+		q->first = c->queue_next;
+	if (c->queue_next != WAITER_NONE)
+		s->conns[c->queue_next].queue_prev = c->queue_prev;
+	else
+		q->last = c->queue_prev;
+	q->count--;
+	c->queue = QUEUE_NONE;
+}
+
 uint32_t queue_pop(struct shard *s, struct slot_queue *q)
 {
-	uint32_t slot;
+	uint32_t slot = q->first;
 
-	if (!q->count)
-		return WAITER_NONE;
-	slot = q->first;
-	q->first = s->conns[slot].queue_next;
-	q->count--;
-	s->conns[slot].flags &= (uint8_t)~CONN_QUEUED;
+	if (q->count)
+		queue_remove(s, slot);
 	return slot;
 }
 
@@ -230,10 +261,17 @@ static void begin_drain(struct shard *s, uint64_t grace_ms)
 	for (uint32_t i = 0; i < s->slots_max && s->open_conns; i++) {
 		struct conn *c = &s->conns[i];
 
-		if (c->state == CONN_IDLE || c->state == CONN_GREETED)
+		switch ((enum conn_state)c->state) {
+		case CONN_GREETED:
+		case CONN_HANDSHAKE: /* nothing was asked yet; a silent peer must not hold us up */
+		case CONN_IDLE:
 			conn_close(s, i, false);
-		else if (c->state != CONN_FREE)
+			break;
+		case CONN_FREE:
+			break;
+		default:
 			c->flags &= (uint8_t)~CONN_KEEP_ALIVE;
+		}
 	}
 }
 
@@ -303,14 +341,18 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	park_woken(s);
 	wheel_advance(s->wheel, now_ms, on_timer, s);
 	park_woken(s);
-	if (conn_background(s) || s->committed_pending)
-		return now_ms;
+	next = conn_background(s) ? now_ms : wheel_next_ms(s->wheel);
 	if (s->draining && (s->open_conns == 0 || now_ms >= s->drain_until_ms)) {
 		if (s->open_conns)
 			log_msg(LOG_WARNING, "drain: connections cut off");
 		loop_stop(s->loop);
 	}
-	next = wheel_next_ms(s->wheel);
+	/* Those who could not be answered wait for memory or for a worker, which may come free by
+	 * another shard's doing: nothing here would tell. */
+	if ((s->woken.count || s->journal_stuck) && next > now_ms + RETRY_MS)
+		next = now_ms + RETRY_MS;
+	if (s->committed_pending && !s->journal_stuck)
+		next = now_ms;
 	/* /livez wants a sign of life now and then. */
 	if (next > now_ms + 2000)
 		next = now_ms + 2000;
@@ -374,6 +416,10 @@ struct shard *shard_new(struct server *server, unsigned index, const int *listen
 		s->wake_pool[i].next_free = s->wake_free;
 		s->wake_free = &s->wake_pool[i];
 	}
+	s->want_handshake = (struct slot_queue){WAITER_NONE, WAITER_NONE, 0, QUEUE_WANT_HANDSHAKE};
+	s->handshakes = (struct slot_queue){WAITER_NONE, WAITER_NONE, 0, QUEUE_HANDSHAKES};
+	s->want_active = (struct slot_queue){WAITER_NONE, WAITER_NONE, 0, QUEUE_WANT_ACTIVE};
+	s->woken = (struct slot_queue){WAITER_NONE, WAITER_NONE, 0, QUEUE_WOKEN};
 	s->active_max = (uint32_t)c->core_requests_in_flight_max;
 	s->rng = server->id_seed ^ (uint64_t)index << 32;
 	/* Whatever was committed before now is seen by the comparison of each request. */
@@ -402,12 +448,19 @@ void shard_free(struct shard **ss)
 	if (!s)
 		return;
 	*ss = NULL;
-	for (uint32_t i = 0; s->open_conns && i < s->slots_max; i++)
+	/* The rings first: what they still send lies in the memory that goes now. */
+	loop_free(&s->loop);
+	for (uint32_t i = 0; s->open_conns && i < s->slots_max; i++) {
 		if (s->conns[i].active)
 			conn_active_release(s, i);
-	loop_free(&s->loop);
-	while ((a = s->active_free)) {
-		s->active_free = a->next_free;
+		if (s->conns[i].flags & CONN_TLS)
+			tlsrec_wipe(&s->conns[i].tls);
+	}
+	/* All there are: a command that ended after the loop did has told nobody. */
+	while ((a = s->active_all)) {
+		s->active_all = a->all_next;
+		if (a->busy)
+			buf_free(&a->job.answer.body);
 		buf_free(&a->in);
 		buf_free(&a->head);
 		buf_free(&a->more);
@@ -437,6 +490,18 @@ struct loop *shard_loop(struct shard *s)
 	return s->loop;
 }
 
+static bool queue_fits(const struct conn *c)
+{
+	switch ((enum queue_id)c->queue) {
+	case QUEUE_NONE: return true;
+	case QUEUE_WANT_HANDSHAKE: return c->state == CONN_GREETED;
+	case QUEUE_HANDSHAKES: return c->state == CONN_HANDSHAKE;
+	case QUEUE_WANT_ACTIVE: return c->state == CONN_IDLE;
+	case QUEUE_WOKEN: return c->state == CONN_PARKED;
+	}
+	return false;
+}
+
 bool shard_check(const struct shard *s)
 {
 	uint32_t parked = 0;
@@ -447,7 +512,9 @@ bool shard_check(const struct shard *s)
 		parked += is_parked;
 		if (is_parked != (waiters_get(s->waiters, i) != NULL))
 			return false;
-		if (is_parked && !wheel_armed(s->wheel, i) && !(s->conns[i].flags & CONN_QUEUED))
+		if (is_parked && !wheel_armed(s->wheel, i) && s->conns[i].queue != QUEUE_WOKEN)
+			return false;
+		if (!queue_fits(&s->conns[i]))
 			return false;
 	}
 	return parked == waiters_count(s->waiters) && waiters_check(s->waiters) &&

@@ -45,6 +45,7 @@ enum conn_state {
 /* What stays of a connection. No request belongs to it while it is IDLE or PARKED. */
 struct conn {
 	struct tlsrec tls;
+	uint32_t queue_prev;     /* in one of the shard's slot queues: previous slot */
 	struct active *active;   /* memory of a request being read or answered; NULL when not */
 	uint64_t request_id;
 	uint32_t queue_next;     /* in one of the shard's slot queues: next slot */
@@ -52,6 +53,7 @@ struct conn {
 	uint16_t version;        /* protocol version of the hanging request, for its answer */
 	uint8_t state;           /* enum conn_state */
 	uint8_t flags;
+	uint8_t queue;           /* enum queue_id */
 };
 _Static_assert(sizeof(struct conn) <= 248, "parked Ping budget, ARCHITECTURE.md");
 
@@ -63,7 +65,6 @@ enum {
 	CONN_RECEIVING = 1 << 4,  /* a loop_recv or loop_watch is outstanding */
 	CONN_SENDING = 1 << 5,
 	CONN_CLOSE = 1 << 6,      /* close when everything is sent */
-	CONN_QUEUED = 1 << 7,     /* in a slot queue */
 };
 
 /* One command on a worker. */
@@ -91,8 +92,9 @@ struct job {
 struct active {
 	struct active *next_free;
 	struct shard *shard;
-	uint32_t slot;
-	uint32_t generation;     /* grows at each use: late messages are told apart */
+	struct active *all_next; /* of this shard, used or free */
+	uint32_t slot;           /* WAITER_NONE: its connection is gone, only the job is left */
+	bool busy;               /* a password check or a command works on it */
 	struct tls_hs *handshake;
 	bool handshake_counted;
 	struct buf in;           /* TLS records not opened yet */
@@ -108,7 +110,6 @@ struct active {
 	/* who */
 	struct cred_job cred;
 	struct loop_msg cred_msg;
-	bool cred_running;
 	uint32_t mailbox;
 	char address[ACCOUNT_ADDRESS_MAX + 1];
 	/* answer */
@@ -120,7 +121,9 @@ struct active {
 	const char *refuse_why;
 	char head_extra[320];
 	uint64_t started_ms, request_bytes;
-	uint64_t resume_due_ms, resume_order, resume_seq; /* of a parked Sync that runs again */
+	uint64_t send_due_ms;    /* what is with the kernel must be gone by then */
+	uint64_t order;          /* of a Sync: when it arrived */
+	uint64_t resume_due_ms;  /* of a parked Sync that runs again; else 0 */
 	struct job job;
 };
 
@@ -131,17 +134,28 @@ struct wake_buffer {
 	uint8_t data[1020];
 };
 
+/* A slot waits in one queue at most, and is taken out when it is closed: whoever is popped is in the
+ * state that the queue is for. */
+enum queue_id {
+	QUEUE_NONE,
+	QUEUE_WANT_HANDSHAKE, /* GREETED, with bytes in the socket */
+	QUEUE_HANDSHAKES,     /* HANDSHAKE, with bytes to work on */
+	QUEUE_WANT_ACTIVE,    /* IDLE, with bytes in the socket */
+	QUEUE_WOKEN,          /* PARKED, to be answered */
+};
+
 struct slot_queue {
 	uint32_t first, last; /* WAITER_NONE: empty */
 	uint32_t count;
+	enum queue_id id;
 };
 
 enum {
 	WAKE_BUFFERS = 1024,     /* answers to parked requests in flight per shard */
 	HANDSHAKE_SLICE_US = 2000, /* of each turn for handshakes: a storm must not delay wakes */
 	BUFFER_KEEP_BYTES = 16384,
+	HEAD_ROOM_BYTES = 4096,  /* more than phones' heads need */
 	SEND_CHUNK_BYTES = 65536,
-	DISCARD_BYTES_MAX = 65536, /* bodies of refused requests read away to keep the connection */
 	STASH_BYTES_MAX = 65536,   /* pipelined bytes kept behind a hanging request */
 	GUARD_SLOTS = 1024,
 };
@@ -178,7 +192,7 @@ struct shard {
 	struct conn *conns;
 	uint32_t slots_max;
 	enum listener_kind kinds[64];
-	struct active *active_free;
+	struct active *active_free, *active_all;
 	uint32_t active_count, active_used, active_max;
 	struct wake_buffer *wake_free;
 	struct wake_buffer **wake_of;  /* by slot, mapped lazily: NULL or the answer being sent */
@@ -191,6 +205,7 @@ struct shard {
 	uint32_t open_conns;
 	struct guard guards[GUARD_SLOTS];
 	bool draining, committed_pending;
+	bool journal_stuck;            /* the store refused the last read of the journal */
 	uint64_t drain_until_ms;
 	_Atomic uint64_t last_tick_ms;
 };
@@ -201,12 +216,14 @@ const struct config *shard_config(const struct shard *s);
 uint32_t shard_random(struct shard *s);
 void queue_push(struct shard *s, struct slot_queue *q, uint32_t slot);
 uint32_t queue_pop(struct shard *s, struct slot_queue *q);
+void queue_remove(struct shard *s, uint32_t slot); /* from whichever it is in, if any */
 
 /* conn.c: bytes in and out */
 struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many);
 void conn_active_release(struct shard *s, uint32_t slot);
 void conn_active_free(struct shard *s, struct active *a); /* of a connection that is gone */
-void conn_kick(struct shard *s, uint32_t slot);
+/* The request hangs and needs nothing of this any more; what comes now is behind it. */
+void conn_forget_request(struct active *a);
 void conn_receive(struct shard *s, uint32_t slot);
 void conn_watch(struct shard *s, uint32_t slot);
 void conn_close(struct shard *s, uint32_t slot, bool reset);
@@ -231,7 +248,7 @@ void conn_address(const struct loop_addr *a, char out[64]);
 
 /* request.c: one request */
 void request_start(struct shard *s, uint32_t slot);   /* the head is complete */
-void request_body(struct shard *s, uint32_t slot);    /* the body is complete */
+void request_body(struct shard *s, uint32_t slot);    /* some of the body is there, or none is due */
 void request_bad(struct shard *s, uint32_t slot, int status, const char *why); /* then close */
 /* Text refusal with its reason, and a WBXML answer with its Status; the connection goes on. */
 void request_refuse(struct shard *s, uint32_t slot, int status, const char *why);
@@ -251,6 +268,7 @@ void park_ping(struct shard *s, uint32_t slot);       /* runs the whole Ping com
 void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *answer);
 void park_journal(struct shard *s);                   /* after a commit */
 void park_timer(struct shard *s, uint32_t slot);      /* heartbeat or delay is over */
+void park_rearm(struct shard *s, uint32_t slot);      /* a send of a parked slot began or ended */
 void park_supersede(struct shard *s, const struct supersede_msg *m);
 void park_hangup(struct shard *s, uint32_t slot);     /* the client went away: forget */
 void park_end_all(struct shard *s, enum wake_reason why);
