@@ -27,7 +27,8 @@ void conn_deadline(struct shard *s, uint32_t slot, int64_t seconds)
 	wheel_arm(s->wheel, slot, loop_now_ms(s->loop) + (uint64_t)seconds * 1000);
 }
 
-/* ---- memory of requests under way -------------------------------------------------------------- */
+/* ---- memory of requests under way --------------------------------------------------------------
+ */
 
 /* Heads hold Basic credentials; and records are opened in place, so `in` has held the head too. */
 static void wipe(struct buf *b)
@@ -135,7 +136,8 @@ void conn_active_free(struct shard *s, struct active *a)
 	s->active_free = a;
 }
 
-/* ---- receiving ----------------------------------------------------------------------------------- */
+/* ---- receiving
+ * ----------------------------------------------------------------------------------- */
 
 void conn_receive(struct shard *s, uint32_t slot)
 {
@@ -365,7 +367,8 @@ static void open_records(struct shard *s, uint32_t slot)
 	}
 }
 
-/* ---- sending ------------------------------------------------------------------------------------- */
+/* ---- sending
+ * ------------------------------------------------------------------------------------- */
 
 static void flush(struct shard *s, uint32_t slot)
 {
@@ -384,8 +387,8 @@ static void flush(struct shard *s, uint32_t slot)
 	a->out = t;
 	a->out.n = 0;
 	c->flags |= CONN_SENDING;
-	a->send_due_ms = loop_now_ms(s->loop) +
-			 (uint64_t)shard_config(s)->http_send_timeout_s * 1000;
+	a->send_due_ms =
+		loop_now_ms(s->loop) + (uint64_t)shard_config(s)->http_send_timeout_s * 1000;
 	loop_send(s->loop, slot, a->sending.p, (uint32_t)a->sending.n);
 	if (c->state == CONN_PARKED)
 		park_rearm(s, slot);
@@ -543,7 +546,6 @@ void conn_sent(struct shard *s, uint32_t slot, int err)
 	}
 }
 
-
 void conn_next(struct shard *s, uint32_t slot)
 {
 	struct conn *c = &s->conns[slot];
@@ -577,7 +579,8 @@ void conn_next(struct shard *s, uint32_t slot)
 	conn_watch(s, slot);
 }
 
-/* ---- reading requests ------------------------------------------------------------------------------ */
+/* ---- reading requests
+ * ------------------------------------------------------------------------------ */
 
 /* Goes as far as the bytes at hand allow, then asks for more. */
 static void progress(struct shard *s, uint32_t slot)
@@ -633,8 +636,8 @@ static void progress(struct shard *s, uint32_t slot)
 		return;
 	}
 	if (c->state == CONN_PARKED) {
-		/* Pipelined bytes wait behind the hanging request, within a bound; without a watch a
-		 * hang-up is then seen when the answer is sent. */
+		/* Pipelined bytes wait behind the hanging request, within a bound; without a watch
+		 * a hang-up is then seen when the answer is sent. */
 		if (a->more.n + a->in.n > 0 && s->active_used > s->active_max / 2) {
 			/* Keeping them is a courtesy that must not cost others their turn. */
 			conn_close(s, slot, true);
@@ -647,7 +650,8 @@ static void progress(struct shard *s, uint32_t slot)
 	}
 }
 
-/* ---- handshakes ------------------------------------------------------------------------------------ */
+/* ---- handshakes
+ * ------------------------------------------------------------------------------------ */
 
 static bool looks_like_http(const struct buf *b)
 {
@@ -771,7 +775,8 @@ bool conn_background(struct shard *s)
 	return s->handshakes.count > 0;
 }
 
-/* ---- deadlines ------------------------------------------------------------------------------------- */
+/* ---- deadlines
+ * ------------------------------------------------------------------------------------- */
 
 void conn_timer(struct shard *s, uint32_t slot)
 {

@@ -36,19 +36,22 @@ static const char usage[] =
 	"  roostd [--config FILE] [options]\n"
 	"\n"
 	"  -c, --config FILE        configuration (roost.conf(5))\n"
-	"  -s, --set SECTION.KEY=V  sets any key of it; also: ROOST_SECTION_KEY=V in the environment\n"
+	"  -s, --set SECTION.KEY=V  sets any key of it; also: ROOST_SECTION_KEY=V in the "
+	"environment\n"
 	"      --data DIR           store.dir: accounts, mail, device state\n"
 	"      --https ADDR         listen.https: host:port or [v6]:port, comma separated\n"
 	"      --http ADDR          listen.http: plain, for TLS-bridging proxies\n"
 	"      --lmtp ADDR          listen.lmtp: host:port or unix:/path\n"
 	"      --admin ADDR         listen.admin: /metrics /livez /readyz\n"
-	"      --self-signed        tls.self_signed: make and use a certificate in the data directory\n"
+	"      --self-signed        tls.self_signed: make and use a certificate in the data "
+	"directory\n"
 	"      --check-config       check the configuration and stop: 0 good, 1 wrong\n"
 	"      --print-config       show every value in force and stop\n"
 	"  -V, --version\n"
 	"  -h, --help\n"
 	"\n"
-	"Runs in the foreground; prints `roostd ready` to stderr when all listeners accept. SIGTERM or\n"
+	"Runs in the foreground; prints `roostd ready` to stderr when all listeners accept. "
+	"SIGTERM or\n"
 	"SIGINT: orderly end. SIGHUP: reads certificates and configuration again.\n"
 	"Exit codes: 0 ended in order, 1 could not start, 2 wrong usage. See roostd(8).\n";
 
@@ -104,11 +107,11 @@ static void tell_systemd(const char *state)
 
 enum { OPT_DATA = 256, OPT_HTTPS, OPT_HTTP, OPT_LMTP, OPT_ADMIN, OPT_SELF, OPT_CHECK, OPT_PRINT };
 
-static const struct option options[] = {
-	{"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
-	{"data", required_argument, NULL, OPT_DATA}, {"https", required_argument, NULL, OPT_HTTPS},
-	{"http", required_argument, NULL, OPT_HTTP}, {"lmtp", required_argument, NULL, OPT_LMTP},
-	{"admin", required_argument, NULL, OPT_ADMIN}, {"self-signed", no_argument, NULL, OPT_SELF},
+static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+	{"set", required_argument, NULL, 's'}, {"data", required_argument, NULL, OPT_DATA},
+	{"https", required_argument, NULL, OPT_HTTPS}, {"http", required_argument, NULL, OPT_HTTP},
+	{"lmtp", required_argument, NULL, OPT_LMTP}, {"admin", required_argument, NULL, OPT_ADMIN},
+	{"self-signed", no_argument, NULL, OPT_SELF},
 	{"check-config", no_argument, NULL, OPT_CHECK},
 	{"print-config", no_argument, NULL, OPT_PRINT}, {"version", no_argument, NULL, 'V'},
 	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
@@ -116,12 +119,18 @@ static const struct option options[] = {
 static const char *alias(int option)
 {
 	switch (option) {
-	case OPT_DATA: return "store.dir";
-	case OPT_HTTPS: return "listen.https";
-	case OPT_HTTP: return "listen.http";
-	case OPT_LMTP: return "listen.lmtp";
-	case OPT_ADMIN: return "listen.admin";
-	default: return "";
+	case OPT_DATA:
+		return "store.dir";
+	case OPT_HTTPS:
+		return "listen.https";
+	case OPT_HTTP:
+		return "listen.http";
+	case OPT_LMTP:
+		return "listen.lmtp";
+	case OPT_ADMIN:
+		return "listen.admin";
+	default:
+		return "";
 	}
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Hanging requests. The order on every path: register (a waiter cannot exist before it is compared, and
- * journal rows are read on this same thread, so registering and comparing are one step here), compare
- * in a fresh snapshot, park. A commit after that snapshot has a journal number above since_seq
- * and comes through park_journal; so no change is missed, whenever it happens. */
+/* Hanging requests. The order on every path: register (a waiter cannot exist before it is compared,
+ * and journal rows are read on this same thread, so registering and comparing are one step here),
+ * compare in a fresh snapshot, park. A commit after that snapshot has a journal number above
+ * since_seq and comes through park_journal; so no change is missed, whenever it happens. */
 #include "core/shard_priv.h"
 
 #include "core/base/check.h"
@@ -19,16 +19,17 @@
 #include <stdlib.h>
 
 enum {
-	EARLY_MS = 1000,          /* ping.md 8: rather a second early than late (the wheel adds up to one) */
+	EARLY_MS = 1000, /* ping.md 8: rather a second early than late (the wheel adds up to one) */
 	JOURNAL_ROWS = 256,
 	JOURNAL_ROWS_PER_TURN = 8192,
 	SEEN_EVERY_MS = 15 * 60 * 1000,
-	OLD_ITEM_S = 24 * 3600,   /* younger items are inside every FilterType */
+	OLD_ITEM_S = 24 * 3600, /* younger items are inside every FilterType */
 	PING_BODY_MAX = 65536,
 	GUARD_PATIENCE = 3,
 };
 
-/* ---- writes that nobody waits for ------------------------------------------------------------- */
+/* ---- writes that nobody waits for -------------------------------------------------------------
+ */
 
 struct device_note {
 	struct write write;
@@ -67,7 +68,8 @@ static void note_done(struct write *w, int err)
 	struct device_note *n = container_of(w, struct device_note, write);
 
 	if (err && err != DB_CLOSED)
-		log_msg(LOG_WARNING, "store: a device record was not written: %s", db_strerror(err));
+		log_msg(LOG_WARNING, "store: a device record was not written: %s",
+			db_strerror(err));
 	free(n);
 }
 
@@ -114,7 +116,8 @@ void park_seen(struct server *server, uint32_t mailbox, const struct device_gate
 	writer_submit(server->writer, &n->write);
 }
 
-/* ---- ends of hanging requests -------------------------------------------------------------------- */
+/* ---- ends of hanging requests
+ * -------------------------------------------------------------------- */
 
 static void unpark(struct shard *s, uint32_t slot)
 {
@@ -132,8 +135,8 @@ void park_hangup(struct shard *s, uint32_t slot)
 	unpark(s, slot);
 }
 
-/* A send to a parked client (of a KeyUpdate's answer) that does not end must not keep it for ever: the
- * one timer of a slot serves whatever comes first. */
+/* A send to a parked client (of a KeyUpdate's answer) that does not end must not keep it for ever:
+ * the one timer of a slot serves whatever comes first. */
 static void arm(struct shard *s, uint32_t slot, uint64_t at_ms)
 {
 	const struct conn *c = &s->conns[slot];
@@ -173,20 +176,38 @@ static void wake(struct shard *s, uint32_t slot, enum wake_reason why, uint64_t 
 static void count_wake(enum wake_reason why)
 {
 	switch (why) {
-	case WAKE_CHANGE: METRIC_INC(WAKE_CHANGE); return;
-	case WAKE_EXPIRED: METRIC_INC(WAKE_EXPIRED); return;
-	case WAKE_HIERARCHY: METRIC_INC(WAKE_HIERARCHY); return;
-	case WAKE_SUPERSEDED: METRIC_INC(WAKE_SUPERSEDED); return;
-	case WAKE_ACCESS: METRIC_INC(WAKE_ACCESS); return;
-	case WAKE_DRAIN: METRIC_INC(WAKE_DRAIN); return;
-	default: return;
+	case WAKE_CHANGE:
+		METRIC_INC(WAKE_CHANGE);
+		return;
+	case WAKE_EXPIRED:
+		METRIC_INC(WAKE_EXPIRED);
+		return;
+	case WAKE_HIERARCHY:
+		METRIC_INC(WAKE_HIERARCHY);
+		return;
+	case WAKE_SUPERSEDED:
+		METRIC_INC(WAKE_SUPERSEDED);
+		return;
+	case WAKE_ACCESS:
+		METRIC_INC(WAKE_ACCESS);
+		return;
+	case WAKE_DRAIN:
+		METRIC_INC(WAKE_DRAIN);
+		return;
+	default:
+		return;
 	}
 }
 
 static const char *const wake_words[] = {
-	[WAKE_NONE] = "none", [WAKE_CHANGE] = "change", [WAKE_EXPIRED] = "heartbeat",
-	[WAKE_HIERARCHY] = "hierarchy", [WAKE_SUPERSEDED] = "superseded", [WAKE_ACCESS] = "access",
-	[WAKE_DRAIN] = "drain", [WAKE_RECHECK] = "recheck",
+	[WAKE_NONE] = "none",
+	[WAKE_CHANGE] = "change",
+	[WAKE_EXPIRED] = "heartbeat",
+	[WAKE_HIERARCHY] = "hierarchy",
+	[WAKE_SUPERSEDED] = "superseded",
+	[WAKE_ACCESS] = "access",
+	[WAKE_DRAIN] = "drain",
+	[WAKE_RECHECK] = "recheck",
 };
 
 /* The Status with which access ends a Ping: from 14.0 on the one that the next command would meet;
@@ -213,7 +234,8 @@ static enum ping_status access_status(struct shard *s, const struct conn *c, con
 	return (enum ping_status)status;
 }
 
-static void log_wake(struct shard *s, uint32_t slot, const struct waiter *w, int eas_status, size_t bytes)
+static void log_wake(
+	struct shard *s, uint32_t slot, const struct waiter *w, int eas_status, size_t bytes)
 {
 	struct account acc = {.address = ""};
 	struct device d;
@@ -228,13 +250,13 @@ static void log_wake(struct shard *s, uint32_t slot, const struct waiter *w, int
 		db_read_end(&txn);
 	}
 	request_log(s, slot, acc.address, known ? d.device_id : "",
-		w->kind == WAITER_PING ? "Ping" : "Sync", 200, eas_status, wake_words[w->why], bytes,
-		w->since_wall_ms - (uint64_t)s->server->wall_offset_ms);
+		w->kind == WAITER_PING ? "Ping" : "Sync", 200, eas_status, wake_words[w->why],
+		bytes, w->since_wall_ms - (uint64_t)s->server->wall_offset_ms);
 }
 
 /* Head and document of an answer to a parked request, in one piece. */
-static size_t compose(struct shard *s, uint32_t slot, const uint8_t *doc, size_t n, char *out,
-	size_t cap)
+static size_t compose(
+	struct shard *s, uint32_t slot, const uint8_t *doc, size_t n, char *out, size_t cap)
 {
 	struct conn *c = &s->conns[slot];
 	char id[20];
@@ -299,8 +321,8 @@ static bool finish(struct shard *s, uint32_t slot)
 		else if (why == WAKE_CHANGE)
 			status = PING_CHANGES;
 		if (status == PING_CHANGES)
-			folders = waiters_folders(
-				s->waiters, slot, true, changed, PING_FOLDERS_MAX);
+			folders =
+				waiters_folders(s->waiters, slot, true, changed, PING_FOLDERS_MAX);
 		n = ping_encode(status, 0, changed, folders, doc);
 	}
 	n = compose(s, slot, doc, n, text, sizeof(text));
@@ -352,11 +374,12 @@ void park_woken(struct shard *s)
 	}
 }
 
-/* ---- the newest stays -------------------------------------------------------------------------------- */
+/* ---- the newest stays
+ * -------------------------------------------------------------------------------- */
 
 /* Ends older hanging requests of the device on this shard. True when a newer one is here. */
-static bool supersede_here(
-	struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order, uint64_t *newer_order_out)
+static bool supersede_here(struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order,
+	uint64_t *newer_order_out)
 {
 	uint32_t slot = waiters_first(s->waiters, mailbox), next;
 	bool newer = false;
@@ -377,7 +400,8 @@ static bool supersede_here(
 	return newer;
 }
 
-static void tell_shard(struct shard *s, unsigned to, uint32_t mailbox, uint32_t device, uint64_t order)
+static void tell_shard(
+	struct shard *s, unsigned to, uint32_t mailbox, uint32_t device, uint64_t order)
 {
 	struct supersede_msg *m = malloc(sizeof(*m));
 
@@ -410,7 +434,8 @@ void park_supersede(struct shard *s, const struct supersede_msg *m)
 	park_woken(s);
 }
 
-/* ---- parking ------------------------------------------------------------------------------------------ */
+/* ---- parking
+ * ------------------------------------------------------------------------------------------ */
 
 static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
 {
@@ -443,7 +468,8 @@ static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
 	return true;
 }
 
-static bool guard_is_tired(struct shard *s, uint32_t mailbox, uint32_t device, uint64_t hierarchy_seq)
+static bool guard_is_tired(
+	struct shard *s, uint32_t mailbox, uint32_t device, uint64_t hierarchy_seq)
 {
 	struct guard *g = &s->guards[(mailbox * 31u + device) % GUARD_SLOTS];
 
@@ -455,18 +481,27 @@ static bool guard_is_tired(struct shard *s, uint32_t mailbox, uint32_t device, u
 static const char *gate_reason(int status)
 {
 	switch (status) {
-	case 126: return "the account is disabled";
-	case 129: return "the device is blocked";
-	case 140: return "a remote wipe is requested";
-	case 141: return "the device sends no policy key";
-	case 142: return "the device has not accepted the policy";
-	case 143: return "the policy must be accepted again";
-	case 144: return "the policy changed";
-	default: return "access denied";
+	case 126:
+		return "the account is disabled";
+	case 129:
+		return "the device is blocked";
+	case 140:
+		return "a remote wipe is requested";
+	case 141:
+		return "the device sends no policy key";
+	case 142:
+		return "the device has not accepted the policy";
+	case 143:
+		return "the policy must be accepted again";
+	case 144:
+		return "the policy changed";
+	default:
+		return "access denied";
 	}
 }
 
-static void log_parked(struct shard *s, uint32_t slot, const char *command, uint64_t wait_s, size_t folders)
+static void log_parked(
+	struct shard *s, uint32_t slot, const char *command, uint64_t wait_s, size_t folders)
 {
 	const struct conn *c = &s->conns[slot];
 	struct log_line l;
@@ -599,8 +634,9 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 		.order = a->order,
 		.due_ms = a->resume_due_ms ? a->resume_due_ms
 					   : now + ans->wait_s * 1000ull - EARLY_MS,
-		.since_wall_ms = a->resume_due_ms ? a->started_ms + (uint64_t)s->server->wall_offset_ms
-						  : shard_wall_ms(s),
+		.since_wall_ms = a->resume_due_ms
+					 ? a->started_ms + (uint64_t)s->server->wall_offset_ms
+					 : shard_wall_ms(s),
 		.heartbeat_s = (uint16_t)ans->wait_s,
 	};
 	uint64_t newer;
@@ -615,12 +651,13 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 	if (!park(s, slot, &spec))
 		request_refuse(s, slot, 503, "no memory for the folder list");
 	else if (s->journal_seen > ans->since_seq)
-		/* The worker's snapshot is older than what this shard has read of the journal: rows in
-		 * between would be missed, so compare again at once. */
+		/* The worker's snapshot is older than what this shard has read of the journal: rows
+		 * in between would be missed, so compare again at once. */
 		park_recheck(s, slot);
 }
 
-/* ---- changes ------------------------------------------------------------------------------------------- */
+/* ---- changes
+ * ------------------------------------------------------------------------------------------- */
 
 /* Is there a reason other than items: access taken away, or folders moved? */
 static enum wake_reason other_news(struct shard *s, const struct waiter *w, struct db_txn *txn)
@@ -675,8 +712,8 @@ void park_recheck(struct shard *s, uint32_t slot)
 	}
 }
 
-static void row_for_waiter(struct shard *s, uint32_t slot, const struct journal_row *r,
-	struct db_txn *txn)
+static void row_for_waiter(
+	struct shard *s, uint32_t slot, const struct journal_row *r, struct db_txn *txn)
 {
 	struct waiter *w = waiters_get(s->waiters, slot);
 
@@ -782,7 +819,8 @@ void park_journal(struct shard *s)
 	park_woken(s);
 }
 
-/* ---- time, and the end ---------------------------------------------------------------------------------- */
+/* ---- time, and the end
+ * ---------------------------------------------------------------------------------- */
 
 void park_timer(struct shard *s, uint32_t slot)
 {

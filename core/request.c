@@ -84,11 +84,10 @@ static void record_why(struct shard *s, uint32_t slot, int status, int eas_statu
 		snprintf(e.detail, sizeof(e.detail), "%s", detail);
 	conn_address(&c->peer, e.peer);
 	if (a && a->has_request) {
-		snprintf(e.user, sizeof(e.user), "%.95s",
-			a->address[0] ? a->address : a->cred.user);
+		snprintf(
+			e.user, sizeof(e.user), "%.95s", a->address[0] ? a->address : a->cred.user);
 		snprintf(e.device_id, sizeof(e.device_id), "%.64s", a->query.device_id);
-		snprintf(e.command, sizeof(e.command), "%.23s",
-			eas_command_name(a->query.command));
+		snprintf(e.command, sizeof(e.command), "%.23s", eas_command_name(a->query.command));
 		agent = http1_header(&a->http, "User-Agent");
 		bytes_to_strz(agent, e.user_agent, sizeof(e.user_agent));
 	}
@@ -130,8 +129,8 @@ static void put_head(struct shard *s, uint32_t slot, int status, const char *typ
 }
 
 /* A refusal or other small text answer, with its reason in header, body and log. */
-static void answer_text(struct shard *s, uint32_t slot, int status, const char *why,
-	const char *extra)
+static void answer_text(
+	struct shard *s, uint32_t slot, int status, const char *why, const char *extra)
 {
 	struct conn *c = &s->conns[slot];
 	struct active *a = c->active;
@@ -151,8 +150,8 @@ static void answer_text(struct shard *s, uint32_t slot, int status, const char *
 	if (status >= 400)
 		record_why(s, slot, status, 0, why, NULL);
 	request_log(s, slot, a->address[0] ? a->address : a->cred.user, a->query.device_id,
-		a->has_request ? eas_command_name(a->query.command) : "-", status, 0, why, (uint64_t)n,
-		a->has_request ? a->started_ms : loop_now_ms(s->loop));
+		a->has_request ? eas_command_name(a->query.command) : "-", status, 0, why,
+		(uint64_t)n, a->has_request ? a->started_ms : loop_now_ms(s->loop));
 	conn_reply(s, slot);
 }
 
@@ -182,9 +181,10 @@ static bool has_body(const struct active *a)
 	return a->http.chunked || a->http.content_length > 0;
 }
 
-/* Refuses; a body that is still on its way is read away first: the phone can then use the connection
- * again (each new one costs it a handshake), and closing before the body's end would send a reset
- * that may overtake the answer, so that a phone with an old password never learns why. */
+/* Refuses; a body that is still on its way is read away first: the phone can then use the
+ * connection again (each new one costs it a handshake), and closing before the body's end would
+ * send a reset that may overtake the answer, so that a phone with an old password never learns why.
+ */
 static void refuse(struct shard *s, uint32_t slot, int status, const char *why, const char *extra)
 {
 	struct conn *c = &s->conns[slot];
@@ -242,8 +242,8 @@ void request_answer(struct shard *s, uint32_t slot, int eas_status, const char *
 	count_status(200);
 	if (why)
 		record_why(s, slot, 200, eas_status, why, NULL);
-	request_log(s, slot, a->address, a->query.device_id, eas_command_name(a->query.command), 200,
-		eas_status, why, n, a->started_ms);
+	request_log(s, slot, a->address, a->query.device_id, eas_command_name(a->query.command),
+		200, eas_status, why, n, a->started_ms);
 	conn_reply(s, slot);
 }
 
@@ -256,7 +256,8 @@ static void answer_wbxml(struct shard *s, uint32_t slot, int eas_status, const c
 	buf_free(&doc);
 }
 
-/* ---- who asks ------------------------------------------------------------------------------------ */
+/* ---- who asks
+ * ------------------------------------------------------------------------------------ */
 
 static void answer_options(struct shard *s, uint32_t slot)
 {
@@ -323,7 +324,8 @@ static void identified(struct shard *s, uint32_t slot)
 			return;
 		}
 	}
-	if (version != 121 && version != 140 && version != 141 && version != 160 && version != 161) {
+	if (version != 121 && version != 140 && version != 141 && version != 160 &&
+		version != 161) {
 		refuse(s, slot, 400, "protocol version not supported", NULL);
 		return;
 	}
@@ -343,8 +345,9 @@ static void identified(struct shard *s, uint32_t slot)
 	/* (seconds + a second per 4 KiB: slow networks yes, slow attackers no) */
 	conn_deadline(s, slot,
 		shard_config(s)->http_request_timeout_s +
-			(int64_t)(a->http.content_length / 4096 > 3600 ? 3600
-								       : a->http.content_length / 4096));
+			(int64_t)(a->http.content_length / 4096 > 3600
+					  ? 3600
+					  : a->http.content_length / 4096));
 	http1_body_start(&a->body_state, &a->http, (uint64_t)shard_config(s)->http_body_bytes_max);
 	c->state = CONN_BODY;
 	if (a->http.expect_continue && a->more.n == 0) {
@@ -465,7 +468,8 @@ static void authenticate(struct shard *s, uint32_t slot)
 	}
 }
 
-/* ---- the request's stages ------------------------------------------------------------------------- */
+/* ---- the request's stages
+ * ------------------------------------------------------------------------- */
 
 void request_start(struct shard *s, uint32_t slot)
 {
@@ -493,7 +497,8 @@ void request_start(struct shard *s, uint32_t slot)
 		bool known = a->http.method != HTTP1_OTHER;
 
 		refuse(s, slot, known ? 405 : 501,
-			"ActiveSync knows the methods OPTIONS and POST; this is a server for phones",
+			"ActiveSync knows the methods OPTIONS and POST; this is a server for "
+			"phones",
 			"Allow: OPTIONS,POST\r\n");
 		return;
 	}
@@ -510,11 +515,12 @@ static bool content_type_ok(const struct active *a, struct bytes type)
 	/* Absent is accepted: the body says what it is. */
 	return type.n == 0 || bytes_eq_nocase(type, "application/vnd.ms-sync.wbxml") ||
 	       bytes_eq_nocase(type, "application/vnd.ms-sync") ||
-	       (bytes_eq_nocase(type, "message/rfc822") &&
-		       a->query.command <= EAS_SMART_REPLY && a->query.command >= EAS_SEND_MAIL);
+	       (bytes_eq_nocase(type, "message/rfc822") && a->query.command <= EAS_SMART_REPLY &&
+		       a->query.command >= EAS_SEND_MAIL);
 }
 
-/* ---- commands on workers ---------------------------------------------------------------------------- */
+/* ---- commands on workers
+ * ---------------------------------------------------------------------------- */
 
 static bool load_resumed(struct job *j)
 {
@@ -553,8 +559,9 @@ static void run_command(struct job *j)
 		r = gzip_inflate(j->req.body, j->body_max, &plain);
 		if (r < 0) {
 			j->answer.http_status = -r;
-			j->answer.reason = r == -413 ? "the body inflates beyond http.body_bytes_max"
-						     : "the body is not gzip";
+			j->answer.reason = r == -413
+						   ? "the body inflates beyond http.body_bytes_max"
+						   : "the body is not gzip";
 			buf_free(&plain);
 			return;
 		}
@@ -741,9 +748,8 @@ void request_job_done(struct shard *s, struct job *j)
 		return;
 	}
 	a->reply.n = 0;
-	put_head(s, slot, ans->http_status,
-		ans->content_type ? ans->content_type : wbxml_type, ans->body.n, j->gzip,
-		ans->headers[0] ? ans->headers : NULL);
+	put_head(s, slot, ans->http_status, ans->content_type ? ans->content_type : wbxml_type,
+		ans->body.n, j->gzip, ans->headers[0] ? ans->headers : NULL);
 	buf_add(&a->reply, ans->body.p, ans->body.n);
 	count_status(ans->http_status);
 	if (ans->reason)

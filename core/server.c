@@ -28,7 +28,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { LISTENERS_MAX = 64, CONFIGS_MAX = 4096 };
+enum { LISTENERS_MAX = 64, CONFIGS_MAX = 4096, HOUSEKEEPING_MS = 5000 };
 
 struct shard_start {
 	struct running *r;
@@ -66,8 +66,8 @@ struct eas_context server_eas(struct server *s)
 		.db = s->db,
 		.writer = s->writer,
 		.config = atomic_load_explicit(&s->config, memory_order_acquire),
-		.policy_generation = atomic_load_explicit(
-			&s->policy_generation, memory_order_relaxed),
+		.policy_generation =
+			atomic_load_explicit(&s->policy_generation, memory_order_relaxed),
 	};
 }
 
@@ -83,7 +83,8 @@ struct tls_ctx *server_tls(struct server *s)
 	return c;
 }
 
-/* ---- TLS -------------------------------------------------------------------------------------- */
+/* ---- TLS --------------------------------------------------------------------------------------
+ */
 
 /* "certificate:key" -> two strings in place. */
 static bool split_pair(char *text, struct tls_pair *out)
@@ -138,7 +139,8 @@ out:
 	return *out != NULL;
 }
 
-/* ---- listeners ----------------------------------------------------------------------------------- */
+/* ---- listeners
+ * ----------------------------------------------------------------------------------- */
 
 static void set_int(int fd, int level, int name, int value)
 {
@@ -208,7 +210,8 @@ static void close_listeners(struct running *r)
 	r->listener_count = 0;
 }
 
-/* ---- threads ---------------------------------------------------------------------------------------- */
+/* ---- threads
+ * ---------------------------------------------------------------------------------------- */
 
 static void *shard_thread(void *arg)
 {
@@ -241,7 +244,8 @@ static void *writer_thread(void *arg)
 	return NULL;
 }
 
-/* ---- what admin asks --------------------------------------------------------------------------------- */
+/* ---- what admin asks
+ * --------------------------------------------------------------------------------- */
 
 static unsigned admin_parked(void *arg, uint32_t mailbox, uint32_t device,
 	void (*one)(void *ctx, const struct admin_parked *p), void *ctx)
@@ -314,7 +318,8 @@ static void admin_ask_stop(void *arg)
 	kill(getpid(), SIGTERM);
 }
 
-/* ---- life --------------------------------------------------------------------------------------------- */
+/* ---- life
+ * --------------------------------------------------------------------------------------------- */
 
 static void put_in_force(struct running *r, struct config *c)
 {
@@ -459,9 +464,9 @@ struct server *server_start(server_config_fn *source, void *arg, char *why, size
 	s->writer = writer_new(s->db, false);
 	r->writer_running = pthread_create(&r->writer_thread, NULL, writer_thread, s->writer) == 0;
 	CHECK(r->writer_running);
-	s->workers = work_pool_new(
-		c->core_workers ? (unsigned)c->core_workers : 8 * (unsigned)cores,
-		(size_t)c->core_work_queue_max);
+	s->workers =
+		work_pool_new(c->core_workers ? (unsigned)c->core_workers : 8 * (unsigned)cores,
+			(size_t)c->core_work_queue_max);
 	r->starts = calloc(s->shard_count, sizeof(*r->starts));
 	CHECK(r->starts);
 	for (size_t i = 0; i < c->listen_https.n; i++)
@@ -530,13 +535,12 @@ void server_housekeeping(struct server *s)
 {
 	struct running *r = container_of(s, struct running, server);
 	uint64_t now = clock_mono_ms();
-	int cleared;
 
 	atomic_store(&s->wall_offset_ms, (int64_t)clock_wall_ms() - (int64_t)now);
 	if (now < r->housekeeping_ms)
 		return;
-	r->housekeeping_ms = now + 30000;
-	cleared = db_clear_stale_readers(s->db);
-	if (cleared > 0)
-		METRIC_ADD(STORE_STALE_READERS, cleared);
+	r->housekeeping_ms = now + HOUSEKEEPING_MS;
+	/* (counts what it clears itself) */
+	db_clear_stale_readers(s->db);
+	db_release_pages(s->db);
 }

@@ -54,11 +54,16 @@ void queue_push(struct shard *s, struct slot_queue *q, uint32_t slot)
 static struct slot_queue *queue_of(struct shard *s, enum queue_id id)
 {
 	switch (id) {
-	case QUEUE_WANT_HANDSHAKE: return &s->want_handshake;
-	case QUEUE_HANDSHAKES: return &s->handshakes;
-	case QUEUE_WANT_ACTIVE: return &s->want_active;
-	case QUEUE_WOKEN: return &s->woken;
-	case QUEUE_NONE: break;
+	case QUEUE_WANT_HANDSHAKE:
+		return &s->want_handshake;
+	case QUEUE_HANDSHAKES:
+		return &s->handshakes;
+	case QUEUE_WANT_ACTIVE:
+		return &s->want_active;
+	case QUEUE_WOKEN:
+		return &s->woken;
+	case QUEUE_NONE:
+		break;
 	}
 	return NULL;
 }
@@ -493,11 +498,16 @@ struct loop *shard_loop(struct shard *s)
 static bool queue_fits(const struct conn *c)
 {
 	switch ((enum queue_id)c->queue) {
-	case QUEUE_NONE: return true;
-	case QUEUE_WANT_HANDSHAKE: return c->state == CONN_GREETED;
-	case QUEUE_HANDSHAKES: return c->state == CONN_HANDSHAKE;
-	case QUEUE_WANT_ACTIVE: return c->state == CONN_IDLE;
-	case QUEUE_WOKEN: return c->state == CONN_PARKED;
+	case QUEUE_NONE:
+		return true;
+	case QUEUE_WANT_HANDSHAKE:
+		return c->state == CONN_GREETED;
+	case QUEUE_HANDSHAKES:
+		return c->state == CONN_HANDSHAKE;
+	case QUEUE_WANT_ACTIVE:
+		return c->state == CONN_IDLE;
+	case QUEUE_WOKEN:
+		return c->state == CONN_PARKED;
 	}
 	return false;
 }
@@ -518,5 +528,5 @@ bool shard_check(const struct shard *s)
 			return false;
 	}
 	return parked == waiters_count(s->waiters) && waiters_check(s->waiters) &&
-		wheel_check(s->wheel);
+	       wheel_check(s->wheel);
 }

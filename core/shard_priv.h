@@ -45,31 +45,31 @@ enum conn_state {
 /* What stays of a connection. No request belongs to it while it is IDLE or PARKED. */
 struct conn {
 	struct tlsrec tls;
-	uint32_t queue_prev;     /* in one of the shard's slot queues: previous slot */
-	struct active *active;   /* memory of a request being read or answered; NULL when not */
+	uint32_t queue_prev;   /* in one of the shard's slot queues: previous slot */
+	struct active *active; /* memory of a request being read or answered; NULL when not */
 	uint64_t request_id;
-	uint32_t queue_next;     /* in one of the shard's slot queues: next slot */
+	uint32_t queue_next; /* in one of the shard's slot queues: next slot */
 	struct loop_addr peer;
-	uint16_t version;        /* protocol version of the hanging request, for its answer */
-	uint8_t state;           /* enum conn_state */
+	uint16_t version; /* protocol version of the hanging request, for its answer */
+	uint8_t state;    /* enum conn_state */
 	uint8_t flags;
-	uint8_t queue;           /* enum queue_id */
+	uint8_t queue; /* enum queue_id */
 };
 _Static_assert(sizeof(struct conn) <= 248, "parked Ping budget, ARCHITECTURE.md");
 
 enum {
 	CONN_TLS_PORT = 1 << 0,
-	CONN_TLS = 1 << 1,        /* handshake done: the record layer is on */
+	CONN_TLS = 1 << 1, /* handshake done: the record layer is on */
 	CONN_KEEP_ALIVE = 1 << 2,
 	CONN_HTTP10 = 1 << 3,
-	CONN_RECEIVING = 1 << 4,  /* a loop_recv or loop_watch is outstanding */
+	CONN_RECEIVING = 1 << 4, /* a loop_recv or loop_watch is outstanding */
 	CONN_SENDING = 1 << 5,
-	CONN_CLOSE = 1 << 6,      /* close when everything is sent */
+	CONN_CLOSE = 1 << 6, /* close when everything is sent */
 };
 
 /* One command on a worker. */
 struct job {
-	struct loop_msg msg;     /* back to the shard */
+	struct loop_msg msg; /* back to the shard */
 	struct work work;
 	struct shard *shard;
 	struct active *active;
@@ -77,7 +77,7 @@ struct job {
 	struct eas_request req;
 	struct eas_answer answer;
 	struct arena arena;
-	bool gzip;               /* the client takes it; set to whether it was used */
+	bool gzip; /* the client takes it; set to whether it was used */
 	bool gzip_body;
 	uint64_t body_max;
 	uint32_t mailbox, device; /* a resumed Sync: whose */
@@ -97,33 +97,33 @@ struct active {
 	bool busy;               /* a password check or a command works on it */
 	struct tls_hs *handshake;
 	bool handshake_counted;
-	struct buf in;           /* TLS records not opened yet */
-	struct buf head;         /* the request head; views point into it */
-	struct buf more;         /* plain bytes behind the head */
+	struct buf in;   /* TLS records not opened yet */
+	struct buf head; /* the request head; views point into it */
+	struct buf more; /* plain bytes behind the head */
 	size_t scanned;
 	struct http1_request http;
 	struct http1_body body_state;
 	struct buf body;
 	struct eas_query query;
 	bool has_request;
-	bool discard_body;       /* refused already: the body is only read away */
+	bool discard_body; /* refused already: the body is only read away */
 	/* who */
 	struct cred_job cred;
 	struct loop_msg cred_msg;
 	uint32_t mailbox;
 	char address[ACCOUNT_ADDRESS_MAX + 1];
 	/* answer */
-	struct buf out;          /* ready to be sent */
-	struct buf sending;      /* with the kernel */
-	struct buf reply;        /* head and body, not sealed yet */
+	struct buf out;     /* ready to be sent */
+	struct buf sending; /* with the kernel */
+	struct buf reply;   /* head and body, not sealed yet */
 	size_t reply_sent;
-	int refuse_status;       /* with discard_body */
+	int refuse_status; /* with discard_body */
 	const char *refuse_why;
 	char head_extra[320];
 	uint64_t started_ms, request_bytes;
-	uint64_t send_due_ms;    /* what is with the kernel must be gone by then */
-	uint64_t order;          /* of a Sync: when it arrived */
-	uint64_t resume_due_ms;  /* of a parked Sync that runs again; else 0 */
+	uint64_t send_due_ms;   /* what is with the kernel must be gone by then */
+	uint64_t order;         /* of a Sync: when it arrived */
+	uint64_t resume_due_ms; /* of a parked Sync that runs again; else 0 */
 	struct job job;
 };
 
@@ -134,8 +134,8 @@ struct wake_buffer {
 	uint8_t data[1020];
 };
 
-/* A slot waits in one queue at most, and is taken out when it is closed: whoever is popped is in the
- * state that the queue is for. */
+/* A slot waits in one queue at most, and is taken out when it is closed: whoever is popped is in
+ * the state that the queue is for. */
 enum queue_id {
 	QUEUE_NONE,
 	QUEUE_WANT_HANDSHAKE, /* GREETED, with bytes in the socket */
@@ -151,18 +151,24 @@ struct slot_queue {
 };
 
 enum {
-	WAKE_BUFFERS = 1024,     /* answers to parked requests in flight per shard */
+	WAKE_BUFFERS = 1024,       /* answers to parked requests in flight per shard */
 	HANDSHAKE_SLICE_US = 2000, /* of each turn for handshakes: a storm must not delay wakes */
 	BUFFER_KEEP_BYTES = 16384,
-	HEAD_ROOM_BYTES = 4096,  /* more than phones' heads need */
+	HEAD_ROOM_BYTES = 4096, /* more than phones' heads need */
 	SEND_CHUNK_BYTES = 65536,
-	STASH_BYTES_MAX = 65536,   /* pipelined bytes kept behind a hanging request */
+	STASH_BYTES_MAX = 65536, /* pipelined bytes kept behind a hanging request */
 	GUARD_SLOTS = 1024,
 };
 
 /* Why a parked request ended. */
 enum wake_reason {
-	WAKE_NONE, WAKE_CHANGE, WAKE_EXPIRED, WAKE_HIERARCHY, WAKE_SUPERSEDED, WAKE_ACCESS, WAKE_DRAIN,
+	WAKE_NONE,
+	WAKE_CHANGE,
+	WAKE_EXPIRED,
+	WAKE_HIERARCHY,
+	WAKE_SUPERSEDED,
+	WAKE_ACCESS,
+	WAKE_DRAIN,
 	WAKE_RECHECK /* not an end: look again when the delay is over */
 };
 
@@ -173,7 +179,14 @@ struct guard {
 	uint32_t count;
 };
 
-enum shard_msg { MSG_JOB_DONE = 1, MSG_CRED_DONE, MSG_SUPERSEDE, MSG_DRAIN, MSG_POLICY, MSG_PARKED_ASK };
+enum shard_msg {
+	MSG_JOB_DONE = 1,
+	MSG_CRED_DONE,
+	MSG_SUPERSEDE,
+	MSG_DRAIN,
+	MSG_POLICY,
+	MSG_PARKED_ASK
+};
 
 struct supersede_msg {
 	struct loop_msg msg;
@@ -195,7 +208,7 @@ struct shard {
 	struct active *active_free, *active_all;
 	uint32_t active_count, active_used, active_max;
 	struct wake_buffer *wake_free;
-	struct wake_buffer **wake_of;  /* by slot, mapped lazily: NULL or the answer being sent */
+	struct wake_buffer **wake_of; /* by slot, mapped lazily: NULL or the answer being sent */
 	struct wake_buffer *wake_pool;
 	struct slot_queue want_handshake, handshakes, want_active, woken;
 	uint32_t handshakes_in_flight;
@@ -205,7 +218,7 @@ struct shard {
 	uint32_t open_conns;
 	struct guard guards[GUARD_SLOTS];
 	bool draining, committed_pending;
-	bool journal_stuck;            /* the store refused the last read of the journal */
+	bool journal_stuck; /* the store refused the last read of the journal */
 	uint64_t drain_until_ms;
 	_Atomic uint64_t last_tick_ms;
 };
@@ -227,7 +240,8 @@ void conn_forget_request(struct active *a);
 void conn_receive(struct shard *s, uint32_t slot);
 void conn_watch(struct shard *s, uint32_t slot);
 void conn_close(struct shard *s, uint32_t slot, bool reset);
-void conn_accepted(struct shard *s, uint32_t slot, enum listener_kind kind, const struct loop_addr *peer);
+void conn_accepted(
+	struct shard *s, uint32_t slot, enum listener_kind kind, const struct loop_addr *peer);
 void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n);
 void conn_readable(struct shard *s, uint32_t slot);
 void conn_sent(struct shard *s, uint32_t slot, int err);
@@ -247,8 +261,8 @@ void conn_next(struct shard *s, uint32_t slot);
 void conn_address(const struct loop_addr *a, char out[64]);
 
 /* request.c: one request */
-void request_start(struct shard *s, uint32_t slot);   /* the head is complete */
-void request_body(struct shard *s, uint32_t slot);    /* some of the body is there, or none is due */
+void request_start(struct shard *s, uint32_t slot); /* the head is complete */
+void request_body(struct shard *s, uint32_t slot);  /* some of the body is there, or none is due */
 void request_bad(struct shard *s, uint32_t slot, int status, const char *why); /* then close */
 /* Text refusal with its reason, and a WBXML answer with its Status; the connection goes on. */
 void request_refuse(struct shard *s, uint32_t slot, int status, const char *why);
@@ -264,15 +278,15 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 uint64_t request_new_id(struct shard *s);
 
 /* park.c: hanging requests */
-void park_ping(struct shard *s, uint32_t slot);       /* runs the whole Ping command */
+void park_ping(struct shard *s, uint32_t slot); /* runs the whole Ping command */
 void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *answer);
-void park_journal(struct shard *s);                   /* after a commit */
-void park_timer(struct shard *s, uint32_t slot);      /* heartbeat or delay is over */
-void park_rearm(struct shard *s, uint32_t slot);      /* a send of a parked slot began or ended */
+void park_journal(struct shard *s);              /* after a commit */
+void park_timer(struct shard *s, uint32_t slot); /* heartbeat or delay is over */
+void park_rearm(struct shard *s, uint32_t slot); /* a send of a parked slot began or ended */
 void park_supersede(struct shard *s, const struct supersede_msg *m);
-void park_hangup(struct shard *s, uint32_t slot);     /* the client went away: forget */
+void park_hangup(struct shard *s, uint32_t slot); /* the client went away: forget */
 void park_end_all(struct shard *s, enum wake_reason why);
-void park_woken(struct shard *s);                     /* answers those in the woken queue */
+void park_woken(struct shard *s); /* answers those in the woken queue */
 void park_recheck(struct shard *s, uint32_t slot);
 /* Notes that a device was here, at most every 15 minutes. Any thread. */
 void park_seen(struct server *server, uint32_t mailbox, const struct device_gate *gate,
