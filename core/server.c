@@ -28,7 +28,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { LISTENERS_MAX = 64, CONFIGS_MAX = 4096, HOUSEKEEPING_MS = 5000 };
+enum { LISTENERS_MAX = 16, /* (a loop has no more) */ CONFIGS_MAX = 4096, HOUSEKEEPING_MS = 5000 };
 
 struct shard_start {
 	struct running *r;
@@ -62,12 +62,15 @@ struct running {
 
 struct eas_context server_eas(struct server *s)
 {
+	/* First: put_in_force writes it last, so a new generation never comes with the old policy,
+	 * and no device is noted as holding a policy that it was not sent. */
+	uint32_t generation = atomic_load_explicit(&s->policy_generation, memory_order_acquire);
+
 	return (struct eas_context){
 		.db = s->db,
 		.writer = s->writer,
 		.config = atomic_load_explicit(&s->config, memory_order_acquire),
-		.policy_generation =
-			atomic_load_explicit(&s->policy_generation, memory_order_relaxed),
+		.policy_generation = generation,
 	};
 }
 
@@ -108,6 +111,10 @@ static bool load_tls(const struct config *c, struct tls_ctx **out, char *why, si
 	struct tls_options o = {.ticket_rotate_s = (uint32_t)c->tls_ticket_rotate_s};
 
 	*out = NULL;
+	if (c->tls_pairs.n > ARRAY_LEN(copies)) {
+		snprintf(why, why_bytes, "tls.pairs: more than %zu", ARRAY_LEN(copies));
+		return false;
+	}
 	if (c->tls_certificate[0])
 		pairs[n++] = (struct tls_pair){c->tls_certificate, c->tls_key};
 	for (size_t i = 0; i < c->tls_pairs.n && copied < ARRAY_LEN(copies); i++) {
@@ -153,6 +160,7 @@ static bool listen_on(struct running *r, const char *text, enum listener_kind ki
 {
 	struct sockaddr_storage ss;
 	socklen_t len;
+	int probe;
 	char shown[ADDRESS_TEXT_BYTES], cause[160];
 
 	if (r->listener_count == LISTENERS_MAX) {
@@ -163,6 +171,18 @@ static bool listen_on(struct running *r, const char *text, enum listener_kind ki
 		snprintf(why, why_bytes, "listen: %s: %s", text, cause);
 		return false;
 	}
+	/* With SO_REUSEPORT alone a second server of the same user would get half of the phones
+	 * instead of an error. */
+	probe = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (probe >= 0)
+		set_int(probe, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (probe < 0 || bind(probe, (struct sockaddr *)&ss, len)) {
+		snprintf(why, why_bytes, "listen: %s: %s", text, strerror(errno));
+		if (probe >= 0)
+			close(probe);
+		return false;
+	}
+	close(probe);
 	for (unsigned i = 0; i < r->server.shard_count; i++) {
 		int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
