@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <inttypes.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -1092,6 +1093,32 @@ int db_stats(struct db *db, struct db_stats *out)
 	};
 	db_read_end(&txn);
 	return DB_OK;
+}
+
+void db_release_pages(struct db *db)
+{
+	struct db_txn txn;
+	struct bytes any = {0};
+	struct key k;
+	uintptr_t from, to;
+	char line[512];
+	FILE *f;
+
+	/* The snapshot keeps the map where it is: growing it waits for readers. LMDB does not tell
+	 * where that is, but a value's address does. */
+	if (db_read(db, &txn))
+		return;
+	f = fopen("/proc/self/maps", "re");
+	if (f && rows_get(&txn, key_meta(&k, KEY_META_FORMAT), &any) == DB_OK)
+		while (fgets(line, sizeof(line), f))
+			if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &from, &to) == 2 &&
+				(uintptr_t)any.p >= from && (uintptr_t)any.p < to) {
+				madvise((void *)from, to - from, MADV_DONTNEED);
+				break;
+			}
+	if (f)
+		fclose(f);
+	db_read_end(&txn);
 }
 
 int db_clear_stale_readers(struct db *db)

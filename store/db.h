@@ -103,6 +103,10 @@ struct db_stats {
 int db_stats(struct db *db, struct db_stats *out);
 /* Clears reader slots of dead processes; returns how many. Called by a housekeeper. */
 int db_clear_stale_readers(struct db *db);
+/* Lets go of the map's pages: they stay in the page cache, and come back by a minor fault each
+ * when somebody reads them. Without it a process's memory seems to grow to the size of what was
+ * ever read, and the kernel hesitates to reclaim what it thinks is in use. Any time, any thread. */
+void db_release_pages(struct db *db);
 /* A consistent, compacted copy into an existing empty directory, while others read and write. Only a
  * write of this process that needs a larger map waits for the end of the copy (a map more than
  * half full is grown beforehand). */

@@ -10,19 +10,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { QUEUE_LINES = 4096 };
+enum { QUEUE_BYTES = 256 * 1024 };
 
-struct entry {
-	uint16_t n;
-	char text[LOG_LINE_BYTES];
-};
-
-/* A mutex around a ring of lines: held for one copy, never for a write. */
+/* A ring of bytes under a mutex that is held for one copy, never for a write. */
 static struct {
 	pthread_mutex_t mutex;
 	pthread_cond_t more;
-	struct entry *ring;
-	unsigned head, count;
+	char *ring;
+	size_t head, count;
 	bool running, stop;
 	pthread_t thread;
 	uint64_t dropped;
@@ -199,15 +194,18 @@ void log_end(struct log_line *l)
 		write_all(l->text, l->n);
 		return;
 	}
-	if (q.count == QUEUE_LINES) {
+	if (QUEUE_BYTES - q.count < l->n) {
 		q.dropped++;
 		METRIC_INC(LOG_DROPPED);
 	} else {
-		struct entry *e = &q.ring[(q.head + q.count++) % QUEUE_LINES];
+		size_t at = (q.head + q.count) % QUEUE_BYTES, first = QUEUE_BYTES - at;
 
-		e->n = l->n;
-		memcpy(e->text, l->text, l->n);
-		if (q.count == 1)
+		if (first > l->n)
+			first = l->n;
+		memcpy(q.ring + at, l->text, first);
+		memcpy(q.ring, l->text + first, l->n - first);
+		q.count += l->n;
+		if (q.count == l->n)
 			pthread_cond_signal(&q.more);
 	}
 	pthread_mutex_unlock(&q.mutex);
@@ -228,8 +226,8 @@ void log_msg(enum log_level level, const char *fmt, ...)
 
 static void *writer(void *arg)
 {
-	/* Lines are gathered into one write: a burst of requests costs few system calls. */
-	static char out[64 * 1024];
+	/* Lines are gathered into one write: a burst of requests costs few system calls. The bytes
+	 * stay in the ring meanwhile, so nothing is copied twice. */
 	size_t n;
 
 	(void)arg;
@@ -239,14 +237,14 @@ static void *writer(void *arg)
 			pthread_cond_wait(&q.more, &q.mutex);
 		if (!q.count)
 			break;
-		for (n = 0; q.count && n + q.ring[q.head].n <= sizeof(out); q.count--) {
-			memcpy(out + n, q.ring[q.head].text, q.ring[q.head].n);
-			n += q.ring[q.head].n;
-			q.head = (q.head + 1) % QUEUE_LINES;
-		}
+		n = QUEUE_BYTES - q.head;
+		if (n > q.count)
+			n = q.count;
 		pthread_mutex_unlock(&q.mutex);
-		write_all(out, n);
+		write_all(q.ring + q.head, n);
 		pthread_mutex_lock(&q.mutex);
+		q.head = (q.head + n) % QUEUE_BYTES;
+		q.count -= n;
 	}
 	pthread_mutex_unlock(&q.mutex);
 	return NULL;
@@ -254,7 +252,7 @@ static void *writer(void *arg)
 
 void log_start(void)
 {
-	q.ring = calloc(QUEUE_LINES, sizeof(*q.ring));
+	q.ring = malloc(QUEUE_BYTES);
 	if (!q.ring)
 		return;
 	q.stop = false;

@@ -4,7 +4,7 @@
  *         terminal or journal never blocks a shard; when its queue is full the line is dropped
  *         and counted (log_dropped). Before log_start, and after log_stop, lines are written
  *         directly by the caller.
- * Memory: 1 KiB per queued line; longer lines are cut and end in " cut=1".
+ * Memory: a queue of 256 KiB; lines beyond 1 KiB are cut and end in " cut=1".
  * Rule:   every value that a peer sent goes through log_str/log_bytes, which quote and escape;
  *         so no peer can forge a line or a key. */
 #ifndef ROOST_BASE_LOG_H
