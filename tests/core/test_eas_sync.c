@@ -290,8 +290,7 @@ static void bad_filters_and_structures_are_4(void **state)
 		"Options(AirSyncBase:BodyPreference(TruncationSize'5'))",
 		"Options(AirSyncBase:BodyPreference(Type'5'))",
 		"Options(AirSyncBase:BodyPreference(Type'1' Preview'256'))",
-		"Options(AirSyncBase:BodyPreference(Type'1') "
-		"AirSyncBase:BodyPreference(Type'1'))",
+		"Options(AirSyncBase:BodyPreference(Type'1') AirSyncBase:BodyPreference(Type'1'))",
 	};
 
 	prime(f);
