@@ -131,7 +131,8 @@ static uint64_t begun_us(const struct request *r)
 /* The latest time at which the request may still be unanswered. */
 static uint64_t limit_us(const struct request *r, enum cause cause)
 {
-	uint64_t from = r->cause_us[cause], start = begun_us(r) + START_US, limit;
+	uint64_t from = r->cause_us[cause], limit;
+	uint64_t start = begun_us(r) + START_US + world.start_slack_us;
 
 	if (cause == CAUSE_HEARTBEAT)
 		return r->parked_us + r->heartbeat_s * (uint64_t)SECOND + HEARTBEAT_SLACK_US -
@@ -219,7 +220,7 @@ static void never_hung(void *arg, uint64_t unused)
 	if (r->over || r->parked_us)
 		return;
 	if (r->wire->stuck || r->wire->sending || r->wire->first != r ||
-		sim_now_us <= begun_us(r) + START_US + COMMAND_US) {
+		sim_now_us <= begun_us(r) + START_US + COMMAND_US + world.start_slack_us) {
 		sim_at(sim_now_us + SECOND, never_hung, r, 0);
 		return;
 	}
@@ -278,6 +279,8 @@ static void its_turn(struct request *r)
 	sim_at(sim_now_us + START_US + COMMAND_US, never_hung, r, 0);
 	if (r->hangs && r->device && r->params_known && !r->expect)
 		must_end(r, CAUSE_ADDED);
+	if (r->hangs && b->disabled)
+		must_end(r, CAUSE_ACCESS);
 }
 
 void oracle_arrived(struct wire *w)
@@ -295,6 +298,10 @@ static void is_over(struct request *r)
 	struct request **q;
 
 	r->over = true;
+	if (r->kind == ASK_FOLDER_SYNC && r->turn_us && !r->answered_us) {
+		r->phone->keys_known = r->phone->cache_known = false;
+		r->phone->keys_dark_us = sim_now_us + START_US + COMMAND_US + world.start_slack_us;
+	}
 	for (q = &r->phone->open; *q && *q != r; q = &(*q)->phone_next)
 		;
 	if (*q)
@@ -329,7 +336,9 @@ void oracle_closed_by_server(struct wire *w)
 	/* Closing an idle connection crosses with a request: that is HTTP. Anything else is an
 	 * answer that never comes. */
 	if (r && r->complete_us && w->read > r->begin_offset && !w->close_announced && !w->vanished &&
-		!atomic_load(&world.server.draining))
+		!atomic_load(&world.server.draining) &&
+		/* Where memory is short, what is pipelined behind a hanging request is not kept. */
+		!(world.start_slack_us && w->read > r->end_offset))
 		sim_fail(w->phone, NULL,
 			"ONE: the server closes wire %llu while request %llu waits for its answer",
 			(unsigned long long)w->number, (unsigned long long)r->number);
@@ -358,7 +367,7 @@ static void accepted(struct request *r)
 	if (r->accepted || r->kind != ASK_PING)
 		return;
 	r->accepted = true;
-	if (r->cache_stamp != p->cache_touched || !r->params_known)
+	if (r->cache_stamp != p->cache_touched || !r->params_known || sim_now_us <= p->keys_dark_us)
 		return;
 	if (!r->empty) {
 		p->cache_known = true;
@@ -517,7 +526,7 @@ void oracle_everybody(const char *why)
 
 static bool since(uint64_t event_us, const struct request *r)
 {
-	return event_us && event_us + TIE_US >= r->turn_us;
+	return event_us && event_us + TIE_US >= r->sent_us;
 }
 
 static bool drained(const struct request *r)
@@ -577,6 +586,7 @@ static void judge_changes(struct request *r)
 	struct box *b = r->phone->box;
 	struct db_txn txn;
 	uint32_t device;
+	bool guarded = false;
 
 	CHECK(db_read(world.server.db, &txn) == DB_OK);
 	device = phone_device(r->phone, &txn);
@@ -585,6 +595,8 @@ static void judge_changes(struct request *r)
 		uint64_t pos = 0;
 		unsigned k;
 
+		/* The loop guard (ping.md 5) names what is not there, and nothing else. */
+		guarded |= !f || f->deleted;
 		for (k = 0; k < r->folder_count && r->folders[k] != r->changed[i]; k++)
 			;
 		if (r->params_known && k == r->folder_count)
@@ -607,7 +619,7 @@ static void judge_changes(struct request *r)
 	}
 	/* What was compared at this very moment must be complete and nothing else; what woke a
 	 * parked one names at least the folders with items that everybody has heard of. */
-	for (unsigned i = 0; i < r->folder_count && r->params_known && device; i++) {
+	for (unsigned i = 0; i < r->folder_count && r->params_known && device && !guarded; i++) {
 		struct box_folder *f = box_folder(b, r->folders[i]);
 		bool told = false, news, added = false;
 		uint64_t pos = 0, first = UINT64_MAX;
@@ -700,15 +712,43 @@ static void judge_ping(struct request *r)
 		r->status);
 }
 
+/* Which keys are good now: the one told, and the one it was asked with, in case that the answer
+ * does not arrive. Two at once may have run in either order. */
+static void keep_keys(struct request *r)
+{
+	struct phone *p = r->phone;
+
+	for (struct request *o = p->open; o; o = o->phone_next)
+		if (o != r && o->kind == ASK_FOLDER_SYNC && o->turn_us)
+			o->overlapped = r->overlapped = true;
+	if (r->status != 1)
+		return;
+	if (r->asked_key == 0) {
+		/* It has dropped what was remembered, at some time since it came. */
+		p->cache_known = false;
+		p->cache_touched++;
+	}
+	p->keys_known = !r->overlapped && sim_now_us > p->keys_dark_us;
+	if (r->asked_key != r->told_key)
+		p->keys[1] = r->asked_key;
+	p->keys[0] = r->told_key;
+}
+
 static void judge_folder_sync(struct request *r)
 {
+	struct phone *p = r->phone;
+
+	keep_keys(r);
 	switch (r->status) {
 	case 1:
 		return;
 	case 9:
-		if (r->phone->removed_us)
+		if (!p->keys_known || r->overlapped || since(p->removed_us, r) ||
+			(r->asked_key != p->keys[0] && r->asked_key != p->keys[1])) {
+			p->keys_known = false;
 			return;
-		sim_fail(r->phone, NULL, "DURABLE: FolderSync key %u is not known", r->asked_key);
+		}
+		sim_fail(p, NULL, "DURABLE: FolderSync key %u is not known", r->asked_key);
 	case 126:
 	case 129:
 		if (denied(r))
@@ -717,8 +757,8 @@ static void judge_folder_sync(struct request *r)
 	default:
 		break;
 	}
-	sim_fail(r->phone, NULL, "request %llu: FolderSync Status %d",
-		(unsigned long long)r->number, r->status);
+	sim_fail(p, NULL, "request %llu: FolderSync Status %d", (unsigned long long)r->number,
+		r->status);
 }
 
 /* Takes the document apart. */
@@ -743,6 +783,9 @@ static void read_document(struct request *r, struct bytes doc)
 			(unsigned long long)r->number);
 	if (bytes_to_u64(wbxml_text(root, tag), 1000, &v))
 		r->status = (int)v;
+	if (r->kind == ASK_FOLDER_SYNC &&
+		bytes_to_u64(wbxml_text(root, FOLDERHIERARCHY_SyncKey), UINT32_MAX, &v))
+		r->told_key = (uint32_t)v;
 	list = r->kind == ASK_PING ? wbxml_child(root, PING_Folders) : NULL;
 	for (const struct wbxml_node *n = list ? list->first : NULL; n; n = n->next)
 		if (bytes_to_u64(n->text, UINT32_MAX, &v)) {

@@ -538,9 +538,9 @@ static void whim(void *arg, uint64_t unused)
 		wire_close(old, sim_permille(500));
 		p->wire = NULL;
 		step_in(p, sim_between(0, 10 * SECOND));
-	} else if (dice < 80) {
+	} else if (dice < 75) {
 		change_something(p);
-	} else if (dice < 92) {
+	} else if (dice < 85) {
 		/* Beside the Ping, on a connection of its own. */
 		folder_sync(p, wire_open(p, sim_below(world.shards)));
 	} else if (!old->dead && !old->client_closed && !old->vanished) {

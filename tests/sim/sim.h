@@ -156,6 +156,7 @@ struct world {
 	struct phone *phones;
 	uint64_t journal_seen;
 	uint64_t drain_us;  /* begin of the last drain or crash; 0: none */
+	uint64_t start_slack_us; /* memory for requests is short: they may have to wait for it */
 	uint64_t policy_us; /* last time the policy changed */
 	uint64_t end_us;
 	unsigned commits, crashes, drains;
@@ -209,6 +210,8 @@ struct request {
 	uint64_t hierarchy_pos; /* 0: no FolderSync was ever done */
 	uint32_t device;     /* in the store, when it was complete; 0: unknown there */
 	uint64_t cache_stamp;
+	bool overlapped;     /* another FolderSync was under way at the same time */
+	uint32_t told_key;
 	bool expects_continue;
 	/* what became of it */
 	uint64_t sent_us, complete_us, parked_us, answered_us;
@@ -259,6 +262,10 @@ struct phone {
 	unsigned cache_heartbeat_s, cache_count;
 	uint32_t cache_folders[REQUEST_FOLDERS_MAX];
 	uint64_t cache_touched; /* requests that may have changed it */
+	/* FolderSync keys that the server must know. */
+	bool keys_known;
+	uint64_t keys_dark_us; /* one without an answer may run until then */
+	uint32_t keys[2];
 };
 
 void phone_make(struct phone *p, unsigned index, struct box *b);

@@ -649,6 +649,7 @@ static void reach_server(void *arg, uint64_t unused)
 
 static void to_server(struct wire *w, const void *data, size_t n, bool fin, bool rst)
 {
+	bool slow = n > 1 && sim_permille(30); /* a network that lets a packet through now and then */
 	size_t done = 0;
 
 	do {
@@ -656,8 +657,8 @@ static void to_server(struct wire *w, const void *data, size_t n, bool fin, bool
 		struct piece *p;
 		uint64_t at;
 
-		if (part > 1 && sim_permille(150))
-			part = sim_between(1, part);
+		if (part > 1 && (slow || sim_permille(150)))
+			part = sim_between(part < 4 ? 1 : part / 4, part);
 		p = calloc(1, sizeof(*p) + part);
 		CHECK(p);
 		p->wire = w;
@@ -671,6 +672,8 @@ static void to_server(struct wire *w, const void *data, size_t n, bool fin, bool
 						    : sim_between(1 * MS, 30 * MS));
 		if (at <= w->last_put_us)
 			at = w->last_put_us + 1;
+		if (slow)
+			at += sim_between(0, 4 * SECOND);
 		w->last_put_us = at;
 		sim_at(at, reach_server, p, 0);
 	} while (done < n);

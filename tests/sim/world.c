@@ -603,7 +603,7 @@ static void act(void)
 			return;
 		if (d.deed == DEED_REMOVE_DEVICE) {
 			p->removed_us = sim_now_us;
-			p->cache_known = false;
+			p->cache_known = p->keys_known = false;
 			p->cache_touched++;
 		}
 		break;
@@ -702,6 +702,10 @@ void world_make(uint64_t seed, const struct sim_options *o)
 	set("log.requests=%lld", 0);
 	set("core.connections_max=%lld", (long long)(o->devices * 8 + 64));
 	set("push.coalesce_ms=%lld", sim_permille(300) ? 0 : (long long)sim_between(100, 4000));
+	if (sim_permille(200)) {
+		set("core.requests_in_flight_max=%lld", 16);
+		world.start_slack_us = 60ull * SECOND;
+	}
 	snprintf(world.dir, sizeof(world.dir), "%s/roost-sim-XXXXXX", tmp);
 	if (!mkdtemp(world.dir)) {
 		perror(world.dir);
