@@ -522,6 +522,7 @@ void park_ping(struct shard *s, uint32_t slot)
 	struct eas_context ctx = server_eas(s->server);
 	struct ping p;
 	struct device_gate gate = {.id = 0};
+	struct account_gate account;
 	uint8_t doc[PING_ANSWER_MAX];
 	struct buf plain = {0};
 	struct bytes body = buf_bytes(&a->body), v;
@@ -552,6 +553,13 @@ void park_ping(struct shard *s, uint32_t slot)
 	if (err) {
 		buf_free(&plain);
 		request_refuse(s, slot, 503, "the store cannot be read");
+		return;
+	}
+	/* The password was checked with the head; since then the body may have taken its time. */
+	if (account_gate(&txn, a->mailbox, &account) || account.disabled) {
+		db_read_end(&txn);
+		buf_free(&plain);
+		request_refuse(s, slot, 403, "the account is disabled");
 		return;
 	}
 	err = device_gate(&txn, a->mailbox, bytes_str(a->query.device_id), &gate);
