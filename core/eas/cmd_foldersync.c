@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/eas/cmd_foldersync.c - FolderSync: the folder tree, and what became of it since a key (MS-ASCMD
- * 2.2.1.5; commands.md 2 and 4). */
+/* core/eas/cmd_foldersync.c - FolderSync: the folder tree, and what became of it since a key
+ * (MS-ASCMD 2.2.1.5; commands.md 2 and 4). */
 #include <stdlib.h>
 
 #include "core/eas/eas_priv.h"

@@ -345,7 +345,7 @@ static int bases_load(struct run *r, struct bytes *stored)
 	return err;
 }
 
-static int bases_store(struct run *r, uint8_t *before, size_t before_n)
+static int bases_store(struct run *r, struct bytes before)
 {
 	struct buf image = {0};
 	int err = DB_OK;
@@ -353,7 +353,7 @@ static int bases_store(struct run *r, uint8_t *before, size_t before_n)
 	sync_bases_encode(&r->bases, &image);
 	if (image.failed)
 		err = DB_IO;
-	else if (!bytes_eq(bytes_of(before, before_n), buf_bytes(&image)))
+	else if (!bytes_eq(before, buf_bytes(&image)))
 		err = device_blob_put(r->txn, r->c->req->mailbox, r->c->device,
 			DEVICE_BLOB_SYNC_REPLAY, buf_bytes(&image));
 	buf_free(&image);
@@ -394,7 +394,7 @@ static int request_run(struct run *r)
 	if (!r->superseded)
 		err = cache_run(r);
 	if (err == DB_OK && r->write)
-		err = bases_store(r, (uint8_t *)bases.p, bases.n);
+		err = bases_store(r, bases);
 	return err;
 }
 
@@ -408,7 +408,7 @@ static int request_write(struct db_txn *txn, void *arg)
 }
 
 /* False: refused. */
-static bool request_execute(struct eas_call *c, struct sync_request *req, struct run *r)
+static bool request_execute(struct eas_call *c, struct run *r)
 {
 	struct db_txn txn;
 	int err = db_read(c->ctx->db, &txn);
@@ -424,7 +424,6 @@ static bool request_execute(struct eas_call *c, struct sync_request *req, struct
 		call_store_error(c, err);
 		return false;
 	}
-	(void)req;
 	return true;
 }
 
@@ -567,11 +566,11 @@ void cmd_sync(struct eas_call *c)
 		r.cacheable = false;
 		for (size_t i = 0; i < req.collection_count; i++)
 			req.collections[i].get_changes = false;
-		if (req.write_count == 0 || request_execute(c, &req, &r))
+		if (req.write_count == 0 || request_execute(c, &r))
 			sync_answer_limit(c, 14, req.limit, why);
 		return;
 	}
-	if (!request_execute(c, &req, &r) || r.superseded)
+	if (!request_execute(c, &r) || r.superseded)
 		return;
 	for (size_t i = 0; i < req.collection_count; i++)
 		speaks |= req.collections[i].speaks;

@@ -201,7 +201,7 @@ static int tell_changes(struct db_txn *txn, struct sync_walk *w)
 			w->more = true;
 			return DB_OK;
 		}
-		if (op == SYNC_ADD || op == SYNC_CHANGE) {
+		if (w->entries && op != SYNC_DELETE) {
 			err = item_get(txn, w->mailbox, w->folder, ch.item, &item);
 			if (err < 0)
 				return err;
@@ -237,12 +237,14 @@ static int fill_in(struct db_txn *txn, struct sync_walk *w)
 			w->more = true;
 			return DB_OK;
 		}
-		err = item_get(txn, w->mailbox, w->folder, pos.id, &item);
-		if (err < 0)
-			return err;
-		if (!bytes_fit(w, item.body_bytes)) {
-			w->more = true;
-			return DB_OK;
+		if (w->entries) {
+			err = item_get(txn, w->mailbox, w->folder, pos.id, &item);
+			if (err < 0)
+				return err;
+			if (!bytes_fit(w, item.body_bytes)) {
+				w->more = true;
+				return DB_OK;
+			}
 		}
 		say(w, pos.id, SYNC_ADD);
 		w->to.floor_time_s = pos.time_s;
