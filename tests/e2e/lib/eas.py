@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the end-to-end tests share: a real server, curl as the phone's HTTP, libwbxml's tools as a
 judge of WBXML that we did not write, and TAP output. Everything started here is ended by its pid."""
-import atexit, json, os, re, signal, socket, subprocess, sys, tempfile, threading, time
+import atexit, base64, json, os, re, signal, socket, subprocess, sys, tempfile, threading, time
 import shutil
 import xml.etree.ElementTree as ET
 
@@ -128,6 +128,12 @@ def xml(data):
     return Node(ET.fromstring(re.sub(rb"<!DOCTYPE[^>]*>", b"", text)))
 
 
+# What thousands of phones send, encoded once.
+FOLDER_SYNC_0 = wbxml("<FolderHierarchy:FolderSync><SyncKey>0</SyncKey></FolderHierarchy:FolderSync>")
+SYNC_0 = wbxml("<AirSync:Sync><Collections><Collection><SyncKey>0</SyncKey><CollectionId>1</CollectionId>"
+               "</Collection></Collections></AirSync:Sync>")
+
+
 # ---- the server ------------------------------------------------------------------------------------
 
 class Server:
@@ -179,6 +185,13 @@ class Server:
         if self.p:
             self.reader.join(5)
         return code
+
+    def refused(self, *extra, wait=20, before=(), env=None):
+        """Starts a server that must not come up: exit code and what it said, without log lines."""
+        cmd = list(before) + [f"{BIN}/roostd", "--data", self.dir, *extra]
+        p = subprocess.run(cmd, capture_output=True, timeout=wait, env=dict(self.env, **(env or {})))
+        said = [l for l in p.stderr.decode(errors="replace").splitlines() if not re.match(r"\d{4}-\d\d-\d\dT", l)]
+        return p.returncode, said
 
     def cleanup(self):
         if self.p and self.p.poll() is None:
@@ -366,6 +379,87 @@ class Phone:
         h = self.hang("Ping", self.ping_body(seconds, folders))
         h.parked = wait_for(lambda: self.s.parked() > before or h.p.poll() is not None)
         return h
+
+
+class Wire:
+    """A phone's connection as a raw socket: many of them cost little, and requests go out exactly when
+    they are told to. `source` is one of the addresses 127.0.0.x, so that ports do not run out."""
+
+    def __init__(self, server, user="alice@example.test", password="secret", device="phone1",
+                 version="14.1", source="127.0.0.1", tls=None, key=None):
+        self.s, self.device, self.version, self.key = server, device, version, key
+        b = lambda v: v if isinstance(v, bytes) else v.encode()
+        self.auth = base64.b64encode(b(user) + b":" + b(password)).decode()
+        self.c = socket.create_connection(("127.0.0.1", server.https if tls else server.http), 30, (source, 0))
+        if tls:
+            self.c = tls.wrap_socket(self.c)
+        self.buffer = b""
+
+    def send(self, cmd, body=b"", headers="", cut=None):
+        """Writes a request (its first `cut` bytes)."""
+        if isinstance(body, str):
+            body = wbxml(body)
+        head = (f"POST {PATH}?Cmd={cmd}&User=x&DeviceId={self.device}&DeviceType=SP HTTP/1.1\r\n"
+                f"Host: mail.example.test\r\nAuthorization: Basic {self.auth}\r\n"
+                f"MS-ASProtocolVersion: {self.version}\r\nContent-Length: {len(body)}\r\n"
+                + (f"Content-Type: {TYPE}\r\n" if body else "")
+                + (f"X-MS-PolicyKey: {self.key}\r\n" if self.key is not None else "") + headers + "\r\n")
+        data = head.encode() + body
+        self.c.sendall(data[:cut])
+        self.rest = data[cut:] if cut is not None else b""
+        return self
+
+    def answer(self, wait=20):
+        """One answer; status 0 when the connection ended or time was up first."""
+        until = time.monotonic() + wait
+        while True:
+            head, end, rest = self.buffer.partition(b"\r\n\r\n")
+            m = re.search(rb"content-length: *(\d+)", head, re.I)
+            n = int(m.group(1)) if m else 0
+            if end and len(rest) >= n:
+                self.buffer = rest[n:]
+                return Answer(head + end + rest[:n])
+            try:
+                self.c.settimeout(max(0.001, until - time.monotonic()))
+                b = self.c.recv(65536)
+            except OSError:
+                b = b""
+            if not b:
+                return Answer(b"")
+            self.buffer += b
+
+    def post(self, cmd, body=b"", headers="", wait=20):
+        try:
+            self.send(cmd, body, headers)
+        except OSError:
+            pass
+        return self.answer(wait)
+
+    def ready(self):
+        """What comes before a first Ping of the inbox, which must be empty."""
+        self.post("FolderSync", FOLDER_SYNC_0)
+        return self.post("Sync", SYNC_0)
+
+    def silent(self):
+        """Nothing came, and the connection stands."""
+        self.c.setblocking(False)
+        try:
+            b = self.c.recv(65536)
+            self.buffer += b
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def close(self):
+        self.c.close()
+
+
+def ping_status(answer):
+    """Status of a Ping's answer without a judge: for thousands of them."""
+    m = re.match(rb"\x03\x01j\x00\x00\x0dEG\x03(\d+)\x00\x01", answer.body)
+    return m.group(1).decode() if answer.status == 200 and m else f"HTTP {answer.status}"
 
 
 class Hanging:
