@@ -28,7 +28,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { LISTENERS_MAX = 16, /* (a loop has no more) */ CONFIGS_MAX = 4096, HOUSEKEEPING_MS = 5000 };
+enum { LISTENERS_MAX = 16, /* (a loop has no more) */ CONFIGS_MAX = 4096, HOUSEKEEPING_MS = 2000 };
 
 struct shard_start {
 	struct running *r;
