@@ -55,7 +55,9 @@ int main(int argc, char **argv)
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (unsigned long long n = 0; n < runs; n++) {
 		struct sim_options o = {
-			.devices = devices ? (unsigned)devices : n % 8 == 7 ? 1920 : 240,
+			.devices = devices      ? (unsigned)devices
+				   : n % 8 == 7 ? 1920
+						: 240,
 			.minutes = (unsigned)minutes,
 		};
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What must hold. Judged at the server's end of each connection, when a request has arrived and when
- * its answer is handed to the loop, so that no delay of the network blurs it. What a device knows
- * is read from the store; what happened, from the journal; what must follow, is reckoned here. */
+/* What must hold. Judged at the server's end of each connection, when a request has arrived and
+ * when its answer is handed to the loop, so that no delay of the network blurs it. What a device
+ * knows is read from the store; what happened, from the journal; what must follow, is reckoned
+ * here. */
 #include "tests/sim/sim.h"
 
 #include "core/base/check.h"
@@ -15,8 +16,8 @@ uint64_t promises_kept[PROMISE_COUNT];
 
 /* Why a request has to end, and what the bound is counted from. */
 enum cause {
-	CAUSE_ADDED,     /* news that wake at once */
-	CAUSE_CHANGED,   /* news that wait for their delay */
+	CAUSE_ADDED,   /* news that wake at once */
+	CAUSE_CHANGED, /* news that wait for their delay */
 	CAUSE_TOUCHED,
 	CAUSE_HIERARCHY,
 	CAUSE_ACCESS,
@@ -46,7 +47,8 @@ void oracle_begin(void)
 	busy_n = 0;
 }
 
-/* ---- what a device could know, and what is news ---------------------------------------------------- */
+/* ---- what a device could know, and what is news
+ * ---------------------------------------------------- */
 
 bool oracle_position(
 	struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder, uint64_t *pos_out)
@@ -64,7 +66,8 @@ static bool row_is_news(const struct row *r, uint32_t device, uint64_t pos)
 	return r->seq > pos && r->origin != device && (r->live || r->add_seq <= pos);
 }
 
-bool oracle_news(const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool *added_out)
+bool oracle_news(
+	const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool *added_out)
 {
 	const struct box_folder *f = box_folder((struct box *)b, folder);
 	bool any = false;
@@ -79,8 +82,8 @@ bool oracle_news(const struct box *b, uint32_t device, uint32_t folder, uint64_t
 }
 
 /* Is there news of the kind that was there before `cut_us`? Sets *first_us to the oldest such. */
-static bool old_news(struct request *r, bool added, uint64_t cut_us, uint32_t *folder_out,
-	uint64_t *first_us)
+static bool old_news(
+	struct request *r, bool added, uint64_t cut_us, uint32_t *folder_out, uint64_t *first_us)
 {
 	struct box *b = r->phone->box;
 	struct db_txn txn;
@@ -120,7 +123,8 @@ static bool old_news(struct request *r, bool added, uint64_t cut_us, uint32_t *f
 	return found;
 }
 
-/* ---- bounds -------------------------------------------------------------------------------------------- */
+/* ---- bounds
+ * -------------------------------------------------------------------------------------------- */
 
 static uint64_t begun_us(const struct request *r)
 {
@@ -151,9 +155,13 @@ static uint64_t limit_us(const struct request *r, enum cause cause)
 }
 
 static const char *const cause_words[] = {
-	[CAUSE_ADDED] = "a new item", [CAUSE_CHANGED] = "a change", [CAUSE_TOUCHED] = "a touch",
-	[CAUSE_HIERARCHY] = "a folder change", [CAUSE_ACCESS] = "a change of access",
-	[CAUSE_SUPERSEDED] = "a newer request", [CAUSE_EVERYBODY] = "drain or policy",
+	[CAUSE_ADDED] = "a new item",
+	[CAUSE_CHANGED] = "a change",
+	[CAUSE_TOUCHED] = "a touch",
+	[CAUSE_HIERARCHY] = "a folder change",
+	[CAUSE_ACCESS] = "a change of access",
+	[CAUSE_SUPERSEDED] = "a newer request",
+	[CAUSE_EVERYBODY] = "drain or policy",
 	[CAUSE_HEARTBEAT] = "the heartbeat",
 };
 
@@ -199,7 +207,8 @@ static void due(void *arg, uint64_t n)
 		}
 	}
 	sim_fail(r->phone, NULL,
-		"%s: request %llu (%s) is not answered; cause: %s since %.3f, folder %u; it came at "
+		"%s: request %llu (%s) is not answered; cause: %s since %.3f, folder %u; it came "
+		"at "
 		"%.3f, parked at %.3f; now %s",
 		cause == CAUSE_SUPERSEDED  ? "NEWEST"
 		: cause == CAUSE_HEARTBEAT ? "HEARTBEAT"
@@ -210,7 +219,8 @@ static void due(void *arg, uint64_t n)
 		r->wire->loop ? "it hangs" : "not even accepted");
 }
 
-/* ---- requests come ---------------------------------------------------------------------------------------- */
+/* ---- requests come
+ * ---------------------------------------------------------------------------------------- */
 
 static void never_hung(void *arg, uint64_t unused)
 {
@@ -224,7 +234,8 @@ static void never_hung(void *arg, uint64_t unused)
 		sim_at(sim_now_us + SECOND, never_hung, r, 0);
 		return;
 	}
-	sim_fail(r->phone, NULL, "ONE: request %llu is neither answered nor hangs, %.3f s after it came",
+	sim_fail(r->phone, NULL,
+		"ONE: request %llu is neither answered nor hangs, %.3f s after it came",
 		(unsigned long long)r->number, (double)(sim_now_us - r->turn_us) / SECOND);
 }
 
@@ -267,8 +278,8 @@ static void its_turn(struct request *r)
 		p->cache_known = false;
 	}
 	for (unsigned i = 0; i < r->folder_count && r->device; i++)
-		r->known[i] = oracle_position(
-			&txn, b->mailbox, r->device, r->folders[i], &r->pos[i]);
+		r->known[i] =
+			oracle_position(&txn, b->mailbox, r->device, r->folders[i], &r->pos[i]);
 	db_read_end(&txn);
 	if (busy_n == busy_cap) {
 		busy_cap = busy_cap ? busy_cap * 2 : 256;
@@ -335,8 +346,8 @@ void oracle_closed_by_server(struct wire *w)
 
 	/* Closing an idle connection crosses with a request: that is HTTP. Anything else is an
 	 * answer that never comes. */
-	if (r && r->complete_us && w->read > r->begin_offset && !w->close_announced && !w->vanished &&
-		!atomic_load(&world.server.draining) &&
+	if (r && r->complete_us && w->read > r->begin_offset && !w->close_announced &&
+		!w->vanished && !atomic_load(&world.server.draining) &&
 		/* Where memory is short, what is pipelined behind a hanging request is not kept. */
 		!(world.start_slack_us && w->read > r->end_offset))
 		sim_fail(w->phone, NULL,
@@ -357,7 +368,8 @@ void oracle_crashed(void)
 	CHECK(busy_n == 0);
 }
 
-/* ---- requests hang ------------------------------------------------------------------------------------------ */
+/* ---- requests hang
+ * ------------------------------------------------------------------------------------------ */
 
 /* The server goes by these parameters from now on. */
 static void accepted(struct request *r)
@@ -467,7 +479,8 @@ void oracle_turn(unsigned shard)
 		oracle_shard(s, false);
 }
 
-/* ---- changes happen --------------------------------------------------------------------------------------------- */
+/* ---- changes happen
+ * --------------------------------------------------------------------------------------------- */
 
 static bool names(const struct request *r, uint32_t folder)
 {
@@ -522,7 +535,9 @@ void oracle_everybody(const char *why)
 				must_end(r, CAUSE_EVERYBODY);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------------- */
+/* ---- answers
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static bool since(uint64_t event_us, const struct request *r)
 {
@@ -600,7 +615,8 @@ static void judge_changes(struct request *r)
 		for (k = 0; k < r->folder_count && r->folders[k] != r->changed[i]; k++)
 			;
 		if (r->params_known && k == r->folder_count)
-			sim_fail(r->phone, NULL, "CAUSE: folder %u in the answer to %llu was not asked for",
+			sim_fail(r->phone, NULL,
+				"CAUSE: folder %u in the answer to %llu was not asked for",
 				r->changed[i], (unsigned long long)r->number);
 		if (!r->params_known || !r->known[k] || !f || f->deleted || since(f->touch_us, r) ||
 			!oracle_position(&txn, b->mailbox, device, f->id, &pos))
@@ -612,7 +628,8 @@ static void judge_changes(struct request *r)
 			continue;
 		}
 		sim_fail(r->phone, NULL,
-			"CAUSE: request %llu: Status 2 for folder %u, of which the device knows all "
+			"CAUSE: request %llu: Status 2 for folder %u, of which the device knows "
+			"all "
 			"up to %llu; newest change %llu by %u",
 			(unsigned long long)r->number, f->id, (unsigned long long)pos,
 			(unsigned long long)f->last_seq[0], f->last_origin[0]);
@@ -769,14 +786,15 @@ static void read_document(struct request *r, struct bytes doc)
 	const char *why = "";
 	struct arena a;
 	uint64_t v;
-	uint16_t tag = r->kind == ASK_PING ? PING_Status
-		       : r->kind == ASK_FOLDER_SYNC ? FOLDERHIERARCHY_Status : AIRSYNC_Status;
+	uint16_t tag = r->kind == ASK_PING          ? PING_Status
+		       : r->kind == ASK_FOLDER_SYNC ? FOLDERHIERARCHY_Status
+						    : AIRSYNC_Status;
 
 	arena_init(&a, 1 << 20);
 	if (wbxml_parse(doc, &a, NULL, &root, &why) != 1)
 		sim_fail(r->phone, NULL, "ONE: the answer to %llu is no WBXML: %s",
 			(unsigned long long)r->number, why);
-	if (root->tag != (r->kind == ASK_PING          ? PING_Ping
+	if (root->tag != (r->kind == ASK_PING                 ? PING_Ping
 				 : r->kind == ASK_FOLDER_SYNC ? FOLDERHIERARCHY_FolderSync
 							      : AIRSYNC_Sync))
 		sim_fail(r->phone, NULL, "ONE: request %llu gets the answer of another command",
@@ -812,8 +830,9 @@ static void judge(struct wire *w, struct request *r, int http, struct bytes doc)
 	if (!r->complete_us || w->read < r->end_offset) {
 		/* Half a request may be refused; then the connection ends. */
 		if (http < 400 || !w->close_announced)
-			sim_fail(w->phone, NULL, "ONE: request %llu is answered (HTTP %d) before "
-						 "it is there",
+			sim_fail(w->phone, NULL,
+				"ONE: request %llu is answered (HTTP %d) before "
+				"it is there",
 				(unsigned long long)r->number, http);
 		is_over(r);
 		return;
@@ -875,14 +894,17 @@ void oracle_said(struct wire *w, const uint8_t *p, size_t n)
 	}
 }
 
-/* ---- leaks -------------------------------------------------------------------------------------------------------- */
+/* ---- leaks
+ * --------------------------------------------------------------------------------------------------------
+ */
 
 void oracle_shard(const struct shard *s, bool at_rest)
 {
 	uint32_t open = 0, wakes = 0, active = 0;
 
 	if (!shard_check(s))
-		sim_fail(NULL, NULL, "LEAK: shard %u: waiters, wheel and slots do not agree", s->index);
+		sim_fail(NULL, NULL, "LEAK: shard %u: waiters, wheel and slots do not agree",
+			s->index);
 	for (uint32_t i = 0; i < s->slots_max; i++) {
 		const struct conn *c = &s->conns[i];
 
@@ -895,7 +917,8 @@ void oracle_shard(const struct shard *s, bool at_rest)
 			sim_fail(NULL, NULL, "LEAK: slot %u is idle and has a request's memory", i);
 	}
 	if (open != s->open_conns || active > s->active_used)
-		sim_fail(NULL, NULL, "LEAK: shard %u counts %u connections and %u requests, not %u, %u",
+		sim_fail(NULL, NULL,
+			"LEAK: shard %u counts %u connections and %u requests, not %u, %u",
 			s->index, s->open_conns, s->active_used, open, active);
 	for (const struct wake_buffer *b = s->wake_free; b; b = b->next_free)
 		wakes++;
@@ -908,13 +931,14 @@ void oracle_shard(const struct shard *s, bool at_rest)
 	if (open || s->active_used || waiters_count(s->waiters) || s->woken.count ||
 		s->want_active.count || s->want_handshake.count || s->handshakes.count)
 		sim_fail(NULL, NULL,
-			"LEAK: shard %u at rest: %u connections, %u requests, %u waiters, %u woken, "
+			"LEAK: shard %u at rest: %u connections, %u requests, %u waiters, %u "
+			"woken, "
 			"%u want memory",
 			s->index, open, s->active_used, waiters_count(s->waiters), s->woken.count,
 			s->want_active.count);
 	for (unsigned i = 0; i < world.phone_count; i++)
 		if (world.phones[i].device &&
-			presence_others(s->presence, world.phones[i].box->mailbox,
-				world.phones[i].device))
+			presence_others(
+				s->presence, world.phones[i].box->mailbox, world.phones[i].device))
 			sim_fail(&world.phones[i], NULL, "LEAK: a presence bit is left");
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Phones: FolderSync when told, Sync of what was reported, Ping or a hanging Sync; and what happens
- * to phones: they come back on another connection, vanish, lose answers, change things themselves. */
+ * to phones: they come back on another connection, vanish, lose answers, change things themselves.
+ */
 #include "tests/sim/sim.h"
 
 #include "core/base/check.h"
@@ -60,7 +61,8 @@ uint32_t phone_device(const struct phone *p, struct db_txn *txn)
 	return device_gate(txn, p->box->mailbox, bytes_str(p->id), &g) == DB_OK ? g.id : 0;
 }
 
-/* ---- requests ---------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------------------------------
+ */
 
 static struct request *request_new(struct phone *p, enum ask kind)
 {
@@ -195,7 +197,8 @@ static void wait_for(struct phone *p, struct request *r)
 		sim_at(sim_now_us + sim_between(0, patience), whim, r, 0);
 }
 
-/* ---- Ping ----------------------------------------------------------------------------------------- */
+/* ---- Ping
+ * ----------------------------------------------------------------------------------------- */
 
 static void put_ping(struct buf *out, const struct request *r, bool heartbeat, bool folders)
 {
@@ -304,7 +307,8 @@ static void ping_answered(struct phone *p, struct request *r)
 	}
 }
 
-/* ---- FolderSync ------------------------------------------------------------------------------------ */
+/* ---- FolderSync
+ * ------------------------------------------------------------------------------------ */
 
 static struct request *folder_sync(struct phone *p, struct wire *w)
 {
@@ -375,7 +379,8 @@ static void folder_sync_answered(struct phone *p, struct request *r)
 	arena_free(&a);
 }
 
-/* ---- Sync ------------------------------------------------------------------------------------------- */
+/* ---- Sync
+ * ------------------------------------------------------------------------------------------- */
 
 /* As if the phone had synced the folder completely: what Sync does to the store, without Sync. */
 static int sync_directly(struct db_txn *txn, void *arg)
@@ -425,7 +430,8 @@ static void sync_now(struct phone *p)
 		p->folders[i].dirty = false;
 }
 
-/* ---- own changes --------------------------------------------------------------------------------------- */
+/* ---- own changes
+ * --------------------------------------------------------------------------------------- */
 
 struct own {
 	struct phone *p;
@@ -463,7 +469,8 @@ static int own_change(struct db_txn *txn, void *arg)
 		return item_move(txn, mailbox, o->folder, o->to, o->item, device);
 	default:
 		snprintf(name, sizeof(name), "o%llu", (unsigned long long)o->item);
-		return folder_create(txn, mailbox, 0, FOLDER_USER_MAIL, bytes_str(name), device, &made);
+		return folder_create(
+			txn, mailbox, 0, FOLDER_USER_MAIL, bytes_str(name), device, &made);
 	}
 }
 
@@ -509,7 +516,8 @@ static void change_something(struct phone *p)
 	world_write(own_change, &o);
 }
 
-/* ---- while it waits ------------------------------------------------------------------------------------- */
+/* ---- while it waits
+ * ------------------------------------------------------------------------------------- */
 
 static void whim(void *arg, uint64_t unused)
 {
@@ -552,7 +560,8 @@ static void whim(void *arg, uint64_t unused)
 		sim_at(sim_now_us + sim_between(0, 100 * SECOND), whim, r, 0);
 }
 
-/* ---- answers ---------------------------------------------------------------------------------------------- */
+/* ---- answers
+ * ---------------------------------------------------------------------------------------------- */
 
 static void answered(struct phone *p, struct request *r)
 {
@@ -638,7 +647,9 @@ void phone_lost(struct wire *w, bool reset)
 		w->client_closed = true;
 }
 
-/* ---- what next ------------------------------------------------------------------------------------------------ */
+/* ---- what next
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void step(void *arg, uint64_t generation)
 {

@@ -11,7 +11,8 @@ uint64_t sim_now_us;
 bool sim_verbose;
 static uint64_t note_count;
 
-/* ---- chance (xoshiro256**, seeded by splitmix64) ---------------------------------------------- */
+/* ---- chance (xoshiro256**, seeded by splitmix64) ----------------------------------------------
+ */
 
 static uint64_t state[4];
 
@@ -60,7 +61,8 @@ bool sim_permille(unsigned p)
 	return sim_below(1000) < p;
 }
 
-/* ---- time: a heap of events -------------------------------------------------------------------- */
+/* ---- time: a heap of events --------------------------------------------------------------------
+ */
 
 struct event {
 	uint64_t at_us;
@@ -130,7 +132,8 @@ void sim_clear(void)
 	note_count = 0;
 }
 
-/* ---- notes ------------------------------------------------------------------------------------- */
+/* ---- notes -------------------------------------------------------------------------------------
+ */
 
 enum { NOTES = 1 << 18, NOTES_SHOWN = 100 };
 
@@ -169,7 +172,9 @@ void sim_note(const struct phone *p, const struct box *b, const char *what, uint
 		.z = z,
 		.what = what,
 		.phone = p ? (int32_t)p->index : -1,
-		.box = p ? (int32_t)p->box->index : b ? (int32_t)b->index : -1};
+		.box = p   ? (int32_t)p->box->index
+		       : b ? (int32_t)b->index
+			   : -1};
 	if (sim_verbose)
 		show(n);
 }

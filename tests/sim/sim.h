@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* tests/sim/sim.h - the real core and store under virtual time, with everything around them made up:
- * loop and network (simloop.c), workers (simwork.c), password checks (simcred.c), server life and
- * commits (world.c), phones (phone.c), and what must hold (oracle.c).
+/* tests/sim/sim.h - the real core and store under virtual time, with everything around them made
+ * up: loop and network (simloop.c), workers (simwork.c), password checks (simcred.c), server life
+ * and commits (world.c), phones (phone.c), and what must hold (oracle.c).
  *
  * One thread, one seed: the same seed gives the same run, byte for byte. Whatever could happen in
  * another order on a real machine is decided by sim_random.
@@ -44,7 +44,8 @@ void sim_fail(const struct phone *p, const struct box *b, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));
 extern bool sim_verbose;
 
-/* ---- the network: simloop.c ------------------------------------------------------------------- */
+/* ---- the network: simloop.c -------------------------------------------------------------------
+ */
 
 enum { WIRE_QUIET, WIRE_RECV, WIRE_WATCH };
 
@@ -57,7 +58,7 @@ struct wire {
 	/* the server's end */
 	struct loop *loop; /* NULL before accept and after released */
 	uint32_t slot;
-	struct buf in;     /* arrived, not read */
+	struct buf in;          /* arrived, not read */
 	uint64_t arrived, read; /* bytes of the client's stream */
 	bool fin_arrived, rst_arrived;
 	uint8_t op;
@@ -67,16 +68,16 @@ struct wire {
 	uint32_t send_n;
 	uint64_t send_hash, send_number, sent_us;
 	/* the client's end */
-	uint64_t put;        /* bytes the client has written */
+	uint64_t put; /* bytes the client has written */
 	uint64_t last_put_us, last_got_us;
-	bool client_closed;  /* it sent FIN or RST */
-	bool vanished;       /* it is gone and nobody tells */
-	struct buf got;      /* answers as they reach the phone */
-	bool dead;           /* the phone knows that it is over */
+	bool client_closed; /* it sent FIN or RST */
+	bool vanished;      /* it is gone and nobody tells */
+	struct buf got;     /* answers as they reach the phone */
+	bool dead;          /* the phone knows that it is over */
 	/* requests on it, oldest first; the first is the one being answered */
-	struct request *first, *last;  /* not answered by the server yet */
-	struct request *read_first;    /* not read by the phone yet */
-	struct buf said;     /* answer bytes that the oracle has not parsed yet */
+	struct request *first, *last; /* not answered by the server yet */
+	struct request *read_first;   /* not read by the phone yet */
+	struct buf said;              /* answer bytes that the oracle has not parsed yet */
 	bool close_announced;
 };
 
@@ -101,14 +102,16 @@ enum {
 	READ_MAX_US = 250 * MS, /* a request that is there, in short reads */
 };
 
-/* ---- simwork.c, simcred.c ---------------------------------------------------------------------- */
+/* ---- simwork.c, simcred.c ----------------------------------------------------------------------
+ */
 
 /* Forgets what was to be run, after giving it to `discard`. */
 void simwork_crash(void (*discard)(struct work *w));
 void simcred_crash(void (*discard)(struct cred_job *j));
 extern uint64_t sim_epoch; /* grows with every crash and restart */
 
-/* ---- world.c: server, mailboxes, what really happened ------------------------------------------- */
+/* ---- world.c: server, mailboxes, what really happened -------------------------------------------
+ */
 
 /* An item in a folder, as the journal told. Newest change last. */
 struct row {
@@ -155,9 +158,9 @@ struct world {
 	struct box *boxes;
 	struct phone *phones;
 	uint64_t journal_seen;
-	uint64_t drain_us;  /* begin of the last drain or crash; 0: none */
+	uint64_t drain_us;       /* begin of the last drain or crash; 0: none */
 	uint64_t start_slack_us; /* memory for requests is short: they may have to wait for it */
-	uint64_t policy_us; /* last time the policy changed */
+	uint64_t policy_us;      /* last time the policy changed */
 	uint64_t end_us;
 	unsigned commits, crashes, drains;
 };
@@ -169,9 +172,9 @@ struct sim_options {
 void world_make(uint64_t seed, const struct sim_options *o);
 void world_free(void);
 void world_start(void);
-void world_live(void);  /* starts the actors */
+void world_live(void); /* starts the actors */
 void world_crash(void);
-void world_look(void);  /* after every event: reads the journal, tells the oracle */
+void world_look(void); /* after every event: reads the journal, tells the oracle */
 /* Everybody goes home; nothing may be left. */
 void world_rest(void);
 void world_items_check(void);
@@ -182,7 +185,8 @@ struct box_folder *box_folder(struct box *b, uint32_t id);
 struct box *world_box(uint32_t mailbox);
 int64_t world_wall_ms(void);
 
-/* ---- phone.c ------------------------------------------------------------------------------------- */
+/* ---- phone.c
+ * ------------------------------------------------------------------------------------- */
 
 enum ask { ASK_PING, ASK_FOLDER_SYNC, ASK_SYNC };
 enum { REQUEST_FOLDERS_MAX = 40, PHONE_FOLDERS_MAX = 64, PHONE_PING_MAX = 32 };
@@ -193,32 +197,32 @@ struct request {
 	struct wire *wire;
 	struct phone *phone;
 	uint64_t number;
-	uint8_t kind; /* enum ask */
+	uint8_t kind;                      /* enum ask */
 	uint64_t begin_offset, end_offset; /* in the wire's stream */
-	uint32_t asked_key;  /* FolderSync */
+	uint32_t asked_key;                /* FolderSync */
 	/* Ping, hanging Sync */
 	bool hangs, empty;
-	bool partial;        /* Ping without folders: the server's memory has the rest */
-	bool params_known;   /* heartbeat and folders are what the server must go by */
+	bool partial;      /* Ping without folders: the server's memory has the rest */
+	bool params_known; /* heartbeat and folders are what the server must go by */
 	unsigned heartbeat_s;
 	unsigned folder_count;
 	uint32_t folders[REQUEST_FOLDERS_MAX];
 	uint64_t pos[REQUEST_FOLDERS_MAX]; /* what the device knew when it was complete */
 	bool known[REQUEST_FOLDERS_MAX];
-	int expect;          /* the only Status that is right; 0: any that has its cause */
+	int expect; /* the only Status that is right; 0: any that has its cause */
 	unsigned expect_limit;
 	uint64_t hierarchy_pos; /* 0: no FolderSync was ever done */
-	uint32_t device;     /* in the store, when it was complete; 0: unknown there */
+	uint32_t device;        /* in the store, when it was complete; 0: unknown there */
 	uint64_t cache_stamp;
-	bool overlapped;     /* another FolderSync was under way at the same time */
+	bool overlapped; /* another FolderSync was under way at the same time */
 	uint32_t told_key;
 	bool expects_continue;
 	/* what became of it */
 	uint64_t sent_us, complete_us, parked_us, answered_us;
-	uint64_t turn_us;    /* complete, and nothing before it on its wire is unanswered */
+	uint64_t turn_us; /* complete, and nothing before it on its wire is unanswered */
 	uint64_t order;
-	bool over;           /* answered, or nobody can answer it any more */
-	bool accepted;       /* its parameters are in force */
+	bool over;     /* answered, or nobody can answer it any more */
+	bool accepted; /* its parameters are in force */
 	/* oracle: since when there is a cause to end, by cause */
 	uint64_t cause_us[8];
 	/* the answer for the phone */
@@ -231,7 +235,7 @@ struct request {
 struct phone_folder {
 	uint32_t id;
 	uint8_t type;
-	uint32_t key;      /* of Sync; 0: not primed */
+	uint32_t key; /* of Sync; 0: not primed */
 	bool dirty;
 };
 
@@ -242,7 +246,7 @@ struct phone {
 	char id[33];
 	uint16_t version;
 	bool hangs_in_sync, wants_many_folders;
-	uint32_t device;   /* in the store; 0: not known */
+	uint32_t device; /* in the store; 0: not known */
 	uint32_t hierarchy_key;
 	bool hierarchy_ok;
 	struct phone_folder folders[PHONE_FOLDERS_MAX];
@@ -255,7 +259,7 @@ struct phone {
 	uint64_t resting_us;       /* it does nothing before then */
 	bool home;                 /* the run ends */
 	unsigned heartbeat_s;
-	uint64_t access_us;        /* last change of this device by a tool */
+	uint64_t access_us; /* last change of this device by a tool */
 	uint64_t removed_us;
 	/* What the server is known to remember for an empty Ping. */
 	bool cache_known, cache_any;
@@ -271,27 +275,29 @@ struct phone {
 void phone_make(struct phone *p, unsigned index, struct box *b);
 void phone_begin(struct phone *p);
 void phone_go_home(struct phone *p);
-void phone_heard(struct wire *w);           /* bytes came */
+void phone_heard(struct wire *w);            /* bytes came */
 void phone_lost(struct wire *w, bool reset); /* the connection is over */
 void phone_forget(struct phone *p);          /* at the end of a run */
 uint32_t phone_device(const struct phone *p, struct db_txn *txn);
 void requests_free(void);
 
-/* ---- oracle.c -------------------------------------------------------------------------------------- */
+/* ---- oracle.c
+ * -------------------------------------------------------------------------------------- */
 
 void oracle_begin(void);
 void oracle_arrived(struct wire *w);          /* bytes reached the server's socket */
 void oracle_closed_by_client(struct wire *w); /* FIN or RST reached it */
 void oracle_said(struct wire *w, const uint8_t *p, size_t n);
 void oracle_closed_by_server(struct wire *w);
-void oracle_turn(unsigned shard);             /* a loop has finished a turn */
+void oracle_turn(unsigned shard); /* a loop has finished a turn */
 void oracle_asked(struct request *r);
 void oracle_change(struct box *b, const struct journal_row *row);
-void oracle_everybody(const char *why);       /* drain, policy: all hanging requests end */
+void oracle_everybody(const char *why); /* drain, policy: all hanging requests end */
 void oracle_crashed(void);
 void oracle_shard(const struct shard *s, bool at_rest);
 /* News for the device in that folder, after pos? *add_us: the newest addition among them. */
-bool oracle_news(const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool *added_out);
+bool oracle_news(
+	const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool *added_out);
 /* What the store says that the device knows. False: never synced. */
 bool oracle_position(
 	struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder, uint64_t *pos_out);
@@ -310,7 +316,7 @@ enum promise {
 #define X(id, text) PROMISE_##id,
 	PROMISES(X)
 #undef X
-	PROMISE_COUNT
+		PROMISE_COUNT
 };
 extern uint64_t promises_kept[PROMISE_COUNT];
 #define KEPT(id) (promises_kept[PROMISE_##id]++)

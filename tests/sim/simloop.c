@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* io/loop.h a second time: no kernel, no sockets, no clock. A turn of a loop runs the upcalls that
- * are ready, or some of them, in any order, then the tick; what becomes ready and when is chance. The
- * contract of the header is checked from below: what core must not do ends the run. */
+ * are ready, or some of them, in any order, then the tick; what becomes ready and when is chance.
+ * The contract of the header is checked from below: what core must not do ends the run. */
 #include "tests/sim/sim.h"
 
 #include "core/base/check.h"
@@ -10,7 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum ready_kind { READY_ACCEPT, READY_READ, READY_SENT, READY_RELEASED, READY_MESSAGE, READY_COMMIT };
+enum ready_kind {
+	READY_ACCEPT,
+	READY_READ,
+	READY_SENT,
+	READY_RELEASED,
+	READY_MESSAGE,
+	READY_COMMIT
+};
 
 struct ready {
 	uint8_t kind;
@@ -41,7 +48,8 @@ static struct loop *loops[SERVER_SHARDS_MAX];
 unsigned net_next_loop;
 uint64_t net_sender;
 
-/* ---- turns ------------------------------------------------------------------------------------- */
+/* ---- turns -------------------------------------------------------------------------------------
+ */
 
 static void turn(void *arg, uint64_t epoch);
 
@@ -240,7 +248,8 @@ static void turn(void *arg, uint64_t epoch)
 	oracle_turn(l->index);
 }
 
-/* ---- io/loop.h --------------------------------------------------------------------------------- */
+/* ---- io/loop.h ---------------------------------------------------------------------------------
+ */
 
 struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev, void *arg,
 	char *why, size_t why_bytes)
@@ -358,7 +367,8 @@ void loop_unwatch(struct loop *l, uint32_t slot)
 	open_wire(l, slot)->op = WIRE_QUIET;
 }
 
-/* ---- the way to the phone ------------------------------------------------------------------------ */
+/* ---- the way to the phone
+ * ------------------------------------------------------------------------ */
 
 struct piece {
 	struct wire *wire;
@@ -492,7 +502,8 @@ void loop_close(struct loop *l, uint32_t slot, bool reset)
 	sim_at(sim_now_us + sim_between(0, 30 * MS), release, w, sim_epoch);
 }
 
-/* ---- messages ------------------------------------------------------------------------------------- */
+/* ---- messages
+ * ------------------------------------------------------------------------------------- */
 
 struct flight {
 	struct flight *next;
@@ -522,8 +533,8 @@ static void land(void *arg, uint64_t epoch)
 void loop_post(struct loop *l, struct loop_msg *m)
 {
 	struct flight *f = calloc(1, sizeof(*f));
-	uint64_t at = sim_now_us + (sim_permille(50) ? sim_between(0, POST_MAX_US / 2)
-						     : sim_between(0, 2 * MS));
+	uint64_t at = sim_now_us +
+		      (sim_permille(50) ? sim_between(0, POST_MAX_US / 2) : sim_between(0, 2 * MS));
 
 	CHECK(f);
 	if (net_sender <= SERVER_SHARDS_MAX) {
@@ -545,7 +556,8 @@ void loop_stop(struct loop *l)
 	l->stopping = true;
 }
 
-/* ---- commits --------------------------------------------------------------------------------------- */
+/* ---- commits
+ * --------------------------------------------------------------------------------------- */
 
 static void notify(void *arg, uint64_t epoch)
 {
@@ -577,7 +589,8 @@ void net_look_at_commits(void)
 	}
 }
 
-/* ---- the phone's end ---------------------------------------------------------------------------------- */
+/* ---- the phone's end
+ * ---------------------------------------------------------------------------------- */
 
 static struct wire *wires;
 static uint64_t wire_count;
@@ -649,7 +662,8 @@ static void reach_server(void *arg, uint64_t unused)
 
 static void to_server(struct wire *w, const void *data, size_t n, bool fin, bool rst)
 {
-	bool slow = n > 1 && sim_permille(30); /* a network that lets a packet through now and then */
+	bool slow =
+		n > 1 && sim_permille(30); /* a network that lets a packet through now and then */
 	size_t done = 0;
 
 	do {
@@ -668,8 +682,8 @@ static void to_server(struct wire *w, const void *data, size_t n, bool fin, bool
 		done += part;
 		p->fin = fin && done == n;
 		p->rst = rst && done == n;
-		at = sim_now_us + (sim_permille(30) ? sim_between(0, 800 * MS)
-						    : sim_between(1 * MS, 30 * MS));
+		at = sim_now_us +
+		     (sim_permille(30) ? sim_between(0, 800 * MS) : sim_between(1 * MS, 30 * MS));
 		if (at <= w->last_put_us)
 			at = w->last_put_us + 1;
 		if (slow)

@@ -20,7 +20,8 @@ uint64_t sim_epoch;
 static const int64_t gauges[] = {M_CONNS, M_PARKED_PING, M_PARKED_SYNC};
 static int64_t gauge_base[ARRAY_LEN(gauges)];
 
-/* ---- what the shards ask of a server (core/server.c has threads and sockets) --------------------- */
+/* ---- what the shards ask of a server (core/server.c has threads and sockets)
+ * --------------------- */
 
 struct eas_context server_eas(struct server *s)
 {
@@ -38,7 +39,8 @@ struct tls_ctx *server_tls(struct server *s)
 	return NULL;
 }
 
-/* ---- start, crash, drain --------------------------------------------------------------------------- */
+/* ---- start, crash, drain
+ * --------------------------------------------------------------------------- */
 
 static void open_store(void)
 {
@@ -188,7 +190,8 @@ static void drain(void)
 	sim_at(sim_now_us + 50 * MS, drained, NULL, sim_now_us);
 }
 
-/* ---- what the journal says -------------------------------------------------------------------------- */
+/* ---- what the journal says
+ * -------------------------------------------------------------------------- */
 
 struct box *world_box(uint32_t mailbox)
 {
@@ -234,8 +237,11 @@ static void row_remove(struct box_folder *f, size_t i)
 
 static void row_change(struct box_folder *f, const struct journal_row *r)
 {
-	struct row row = {.item = r->item, .add_seq = r->seq, .add_us = sim_now_us,
-		.add_origin = r->origin, .live = true};
+	struct row row = {.item = r->item,
+		.add_seq = r->seq,
+		.add_us = sim_now_us,
+		.add_origin = r->origin,
+		.live = true};
 
 	if (r->kind != JOURNAL_ADD) {
 		for (size_t i = f->n; i-- > 0;)
@@ -375,14 +381,15 @@ void world_items_check(void)
 	db_read_end(&txn);
 }
 
-/* ---- who changes things --------------------------------------------------------------------------- */
+/* ---- who changes things
+ * --------------------------------------------------------------------------- */
 
 static struct buf summaries[3], messages[3];
 
 static void make_messages(void)
 {
-	static const char *const texts[] = {"short", "rather longer than the others, with words",
-		"third"};
+	static const char *const texts[] = {
+		"short", "rather longer than the others, with words", "third"};
 
 	message_init();
 	for (unsigned i = 0; i < 3; i++) {
@@ -427,9 +434,20 @@ bool world_write(db_write_fn *fn, void *arg)
 }
 
 enum deed {
-	DEED_DELIVER, DEED_TOUCH, DEED_FLAG, DEED_CONTENT, DEED_DELETE, DEED_MOVE, DEED_MAKE_FOLDER,
-	DEED_RENAME_FOLDER, DEED_DROP_FOLDER, DEED_DISABLE, DEED_ENABLE, DEED_TOUCH_DEVICE,
-	DEED_BLOCK, DEED_REMOVE_DEVICE
+	DEED_DELIVER,
+	DEED_TOUCH,
+	DEED_FLAG,
+	DEED_CONTENT,
+	DEED_DELETE,
+	DEED_MOVE,
+	DEED_MAKE_FOLDER,
+	DEED_RENAME_FOLDER,
+	DEED_DROP_FOLDER,
+	DEED_DISABLE,
+	DEED_ENABLE,
+	DEED_TOUCH_DEVICE,
+	DEED_BLOCK,
+	DEED_REMOVE_DEVICE
 };
 
 struct deed_args {
@@ -482,14 +500,12 @@ static int do_deed(struct db_txn *txn, void *arg)
 	case DEED_DELETE:
 		return item_delete(txn, mailbox, d->folder->id, d->item, d->origin);
 	case DEED_MOVE:
-		return item_move(
-			txn, mailbox, d->folder->id, d->to->id, d->item, d->origin);
+		return item_move(txn, mailbox, d->folder->id, d->to->id, d->item, d->origin);
 	case DEED_MAKE_FOLDER:
 		return folder_create(
 			txn, mailbox, 0, FOLDER_USER_MAIL, bytes_str(name), d->origin, &id);
 	case DEED_RENAME_FOLDER:
-		return folder_update(
-			txn, mailbox, d->folder->id, 0, bytes_str(name), d->origin);
+		return folder_update(txn, mailbox, d->folder->id, 0, bytes_str(name), d->origin);
 	case DEED_DROP_FOLDER:
 		return folder_delete(txn, mailbox, d->folder->id, d->origin);
 	case DEED_DISABLE:
@@ -527,9 +543,10 @@ static struct box_folder *some_folder(struct box *b, bool users_own)
 
 		if (sim_permille(500) && !users_own)
 			f = &b->folders[0];
-		if (!f->deleted && (f->type == FOLDER_INBOX || f->type == FOLDER_USER_MAIL ||
-					   (!users_own && (f->type == FOLDER_TRASH ||
-								  f->type == FOLDER_SENT))) &&
+		if (!f->deleted &&
+			(f->type == FOLDER_INBOX || f->type == FOLDER_USER_MAIL ||
+				(!users_own &&
+					(f->type == FOLDER_TRASH || f->type == FOLDER_SENT))) &&
 			(!users_own || f->type == FOLDER_USER_MAIL))
 			return f;
 	}
@@ -543,10 +560,19 @@ static void act(void)
 		enum deed deed;
 		unsigned share;
 	} shares[] = {
-		{DEED_TOUCH, 40}, {DEED_FLAG, 130}, {DEED_CONTENT, 20}, {DEED_DELETE, 70},
-		{DEED_MOVE, 60}, {DEED_MAKE_FOLDER, 6}, {DEED_RENAME_FOLDER, 4},
-		{DEED_DROP_FOLDER, 4}, {DEED_DISABLE, 3}, {DEED_ENABLE, 12}, {DEED_TOUCH_DEVICE, 3},
-		{DEED_BLOCK, 3}, {DEED_REMOVE_DEVICE, 3},
+		{DEED_TOUCH, 40},
+		{DEED_FLAG, 130},
+		{DEED_CONTENT, 20},
+		{DEED_DELETE, 70},
+		{DEED_MOVE, 60},
+		{DEED_MAKE_FOLDER, 6},
+		{DEED_RENAME_FOLDER, 4},
+		{DEED_DROP_FOLDER, 4},
+		{DEED_DISABLE, 3},
+		{DEED_ENABLE, 12},
+		{DEED_TOUCH_DEVICE, 3},
+		{DEED_BLOCK, 3},
+		{DEED_REMOVE_DEVICE, 3},
 	};
 	struct deed_args d = {.deed = DEED_DELIVER,
 		.box = &world.boxes[sim_below(world.box_count)],
@@ -577,8 +603,8 @@ static void act(void)
 			return;
 		{
 			size_t back = d.folder->n < 12 ? d.folder->n : 12;
-			const struct row *r = &d.folder->rows[d.folder->n - 1 -
-							      sim_below((uint32_t)back)];
+			const struct row *r =
+				&d.folder->rows[d.folder->n - 1 - sim_below((uint32_t)back)];
 
 			if (!r->live)
 				return;
@@ -651,7 +677,8 @@ static void blow(void *arg, uint64_t orderly)
 		world_crash();
 }
 
-/* ---- a run -------------------------------------------------------------------------------------------- */
+/* ---- a run
+ * -------------------------------------------------------------------------------------------- */
 
 static int make_boxes(struct db_txn *txn, void *arg)
 {
@@ -727,8 +754,8 @@ void world_make(uint64_t seed, const struct sim_options *o)
 		uint32_t id = 0;
 
 		while (folder_next(&txn, b->mailbox, &id, &f) == DB_OK) {
-			b->folders = realloc(
-				b->folders, (b->folder_count + 1) * sizeof(*b->folders));
+			b->folders =
+				realloc(b->folders, (b->folder_count + 1) * sizeof(*b->folders));
 			CHECK(b->folders);
 			b->folders[b->folder_count++] =
 				(struct box_folder){.id = f.id, .type = f.type};
