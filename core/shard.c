@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 
 enum { RETRY_MS = 50 };
 
@@ -262,6 +263,10 @@ static void begin_drain(struct shard *s, uint64_t grace_ms)
 	s->draining = true;
 	s->drain_until_ms = loop_now_ms(s->loop) + grace_ms;
 	loop_listen_stop(s->loop);
+	/* Newcomers are refused at once, and those in the backlog reset: whoever balances the load
+	 * then goes elsewhere. The descriptors stay the server's. */
+	for (unsigned i = 0; i < s->listener_count; i++)
+		shutdown(s->listeners[i], SHUT_RD);
 	park_end_all(s, WAKE_DRAIN);
 	for (uint32_t i = 0; i < s->slots_max && s->open_conns; i++) {
 		struct conn *c = &s->conns[i];
@@ -433,8 +438,10 @@ struct shard *shard_new(struct server *server, unsigned index, const int *listen
 		db_read_end(&txn);
 	}
 	atomic_store(&s->last_tick_ms, loop_now_ms(s->loop));
+	s->listener_count = listener_count;
 	for (unsigned i = 0; i < listener_count; i++) {
 		s->kinds[i] = kinds[i];
+		s->listeners[i] = listeners[i];
 		loop_listen(s->loop, listeners[i]);
 	}
 	return s;

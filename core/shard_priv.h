@@ -204,7 +204,9 @@ struct shard {
 	struct presence_shard *presence;
 	struct conn *conns;
 	uint32_t slots_max;
+	int listeners[64];
 	enum listener_kind kinds[64];
+	unsigned listener_count;
 	struct active *active_free, *active_all;
 	uint32_t active_count, active_used, active_max;
 	struct wake_buffer *wake_free;

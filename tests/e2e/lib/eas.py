@@ -138,13 +138,13 @@ SYNC_0 = wbxml("<AirSync:Sync><Collections><Collection><SyncKey>0</SyncKey><Coll
 
 class Server:
     def __init__(self, *extra, users=("alice@example.test",), policy=False, sets=(), data=None,
-                 tls=False, start=True, env=None):
+                 tls=False, start=True, env=None, before=()):
         self.dir = data or tempfile.mkdtemp(prefix="roost-e2e-")
         self.own_dir = data is None
         self.http, self.https, self.lmtp, self.admin = (free_port() for _ in range(4))
         self.sets = ["auth.hash_cost=minimal"] + ([] if policy else ["policy.require=false"])
         self.sets += list(sets)
-        self.extra, self.tls = list(extra), tls
+        self.extra, self.tls, self.before = list(extra), tls, list(before)
         self.env = dict(os.environ, **(env or {}))
         self.p = None
         self.log = []
@@ -155,7 +155,7 @@ class Server:
             self.start()
 
     def start(self, wait=20):
-        cmd = [f"{BIN}/roostd", "--data", self.dir, "--http", f"127.0.0.1:{self.http}",
+        cmd = [*self.before, f"{BIN}/roostd", "--data", self.dir, "--http", f"127.0.0.1:{self.http}",
                "--lmtp", f"127.0.0.1:{self.lmtp}", "--admin", f"127.0.0.1:{self.admin}"]
         if self.tls:
             cmd += ["--https", f"127.0.0.1:{self.https}", "--self-signed"]
