@@ -385,8 +385,14 @@ static void folders_choose(struct phone_app *a)
 {
 	const char *list = a->folder_list;
 
-	for (size_t i = 0; i < a->folder_count; i++)
-		a->folders[i].watched = list ? strcmp(list, "all") == 0 : a->folders[i].type == 2;
+	for (size_t i = 0; i < a->folder_count; i++) {
+		struct folder *f = &a->folders[i];
+
+		/* Before a FolderSync there are no types, but the inbox is 1 here as good as ever.
+		 */
+		f->watched = list ? strcmp(list, "all") == 0
+				  : f->type == 2 || (f->type == 0 && strcmp(f->id, "1") == 0);
+	}
 	if (!list && a->folder_count == 0)
 		list = "1";
 	while (list && *list && strcmp(list, "all") != 0) {
