@@ -155,15 +155,64 @@ static void wait_for_signals(struct server *server, const sigset_t *set)
 	}
 }
 
+/* --check-config and --print-config. */
+static int show_config(struct arguments *args, bool print)
+{
+	char why[1024] = "";
+	struct config *c = read_config(args, why, sizeof(why));
+
+	if (!c) {
+		fprintf(stderr, "roostd: %s\n", why);
+		return 1;
+	}
+	if (print)
+		config_print(c, stdout);
+	else
+		printf("configuration is good\n");
+	config_free(&c);
+	return 0;
+}
+
+static int serve(struct arguments *args)
+{
+	struct server *server;
+	char why[1024] = "";
+	sigset_t set;
+
+	/* Signals are taken by the main thread only; threads inherit the mask. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	/* Mail and password hashes of everybody are in memory: no core files, no ptrace. */
+	if (!getenv("ROOST_DUMPABLE"))
+		prctl(PR_SET_DUMPABLE, 0);
+	log_set_priority_prefix(getenv("JOURNAL_STREAM") != NULL);
+	log_start();
+	log_msg(LOG_INFO, "start version=%s commit=%s tls=\"%s\"", roost_version, roost_commit,
+		tls_library());
+	server = server_start(read_config, args, why, sizeof(why));
+	if (!server) {
+		log_stop();
+		fprintf(stderr, "roostd: %s\n", why);
+		return 1;
+	}
+	fprintf(stderr, "roostd ready\n");
+	tell_systemd("READY=1");
+	wait_for_signals(server, &set);
+	tell_systemd("STOPPING=1");
+	server_stop(&server);
+	log_stop();
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct arguments args = {.file = NULL};
-	struct server *server;
-	struct config *c;
-	char why[1024] = "";
 	bool check = false, print = false, ok = true;
-	sigset_t set;
-	int o;
+	int o, code;
 
 	while ((o = getopt_long(argc, argv, "c:s:Vh", options, NULL)) != -1) {
 		switch (o) {
@@ -199,52 +248,19 @@ int main(int argc, char **argv)
 		if (!ok)
 			break;
 	}
-	if (!ok || optind != argc) {
-		if (ok)
-			fprintf(stderr, "roostd: what is '%s'?\n", argv[optind]);
+	if (ok && optind != argc) {
+		fprintf(stderr, "roostd: what is '%s'?\n", argv[optind]);
+		ok = false;
+	}
+	if (!ok) {
 		fprintf(stderr, "roostd --help shows the options\n");
-		return EXIT_USAGE;
+		code = EXIT_USAGE;
+	} else if (check || print) {
+		code = show_config(&args, print);
+	} else {
+		code = serve(&args);
 	}
-	if (check || print) {
-		c = read_config(&args, why, sizeof(why));
-		if (!c) {
-			fprintf(stderr, "roostd: %s\n", why);
-			return 1;
-		}
-		if (print)
-			config_print(c, stdout);
-		else
-			printf("configuration is good\n");
-		config_free(&c);
-		return 0;
-	}
-	/* Signals are taken by the main thread only; threads inherit the mask. */
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	/* Mail and password hashes of everybody are in memory: no core files, no ptrace. */
-	if (!getenv("ROOST_DUMPABLE"))
-		prctl(PR_SET_DUMPABLE, 0);
-	log_set_priority_prefix(getenv("JOURNAL_STREAM") != NULL);
-	log_start();
-	log_msg(LOG_INFO, "start version=%s commit=%s tls=\"%s\"", roost_version, roost_commit,
-		tls_library());
-	server = server_start(read_config, &args, why, sizeof(why));
-	if (!server) {
-		log_stop();
-		fprintf(stderr, "roostd: %s\n", why);
-		return 1;
-	}
-	fprintf(stderr, "roostd ready\n");
-	tell_systemd("READY=1");
-	wait_for_signals(server, &set);
-	tell_systemd("STOPPING=1");
-	server_stop(&server);
-	log_stop();
 	for (unsigned i = 0; i < args.set_count; i++)
 		free(args.sets[i]);
-	return 0;
+	return code;
 }

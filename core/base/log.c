@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -23,7 +24,7 @@ static struct {
 	uint64_t dropped;
 } q = {.mutex = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
 
-static enum log_level level_max = LOG_INFO;
+static _Atomic(enum log_level) level_max = LOG_INFO;
 static bool priority_prefix;
 
 static const char *const level_names[] = {"error", "warning", "info", "debug"};
@@ -63,7 +64,7 @@ void log_begin(struct log_line *l, enum log_level level, const char *event)
 	l->n = 0;
 	l->cut = false;
 	l->level = (uint8_t)level;
-	l->skip = level > level_max;
+	l->skip = level > atomic_load_explicit(&level_max, memory_order_relaxed);
 	if (l->skip)
 		return;
 	if (priority_prefix) {
@@ -281,7 +282,7 @@ void log_stop(void)
 
 void log_set_level(enum log_level level)
 {
-	level_max = level;
+	atomic_store_explicit(&level_max, level, memory_order_relaxed);
 }
 
 bool log_level_parse(const char *name, enum log_level *out)
