@@ -35,6 +35,7 @@ enum {
 	COMMAND_US = WORK_MAX_US + POST_MAX_US + TURN_MAX_US,
 	WHEEL_US = 1000 * MS + TURN_MAX_US, /* deadlines are rounded up to a second */
 	HEARTBEAT_SLACK_US = 2000 * MS,
+	STRAY_US = 900 * SECOND,
 	TIE_US = 2000 * MS, /* requests that arrive so close together have no order */
 };
 
@@ -50,35 +51,42 @@ void oracle_begin(void)
 /* ---- what a device could know, and what is news
  * ---------------------------------------------------- */
 
-bool oracle_position(
-	struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder, uint64_t *pos_out)
+static bool position(struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder,
+	uint64_t *pos_out, bool *filled_out)
 {
 	struct collection c;
 
 	if (collection_get(txn, mailbox, device, folder, &c) || c.key == 0)
 		return false;
 	*pos_out = c.now.seq;
+	/* Until the older items are filled in, what happens to them is no news. */
+	*filled_out = c.now.floor_time_s == INT64_MIN;
 	return true;
 }
 
-static bool row_is_news(const struct row *r, uint32_t device, uint64_t pos)
+bool oracle_position(
+	struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder, uint64_t *pos_out)
 {
-	return r->seq > pos && r->origin != device && (r->live || r->add_seq <= pos);
+	bool filled;
+
+	return position(txn, mailbox, device, folder, pos_out, &filled);
 }
 
-bool oracle_news(
-	const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool *added_out)
+static bool row_is_news(const struct row *r, uint32_t device, uint64_t pos, bool filled)
+{
+	return r->seq > pos && r->origin != device && (r->live || r->add_seq <= pos) &&
+	       (filled || r->add_seq > pos);
+}
+
+static bool any_news(
+	const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool filled)
 {
 	const struct box_folder *f = box_folder((struct box *)b, folder);
-	bool any = false;
 
-	*added_out = false;
 	for (size_t i = f ? f->n : 0; i-- > 0 && f->rows[i].seq > pos;)
-		if (row_is_news(&f->rows[i], device, pos)) {
-			any = true;
-			*added_out |= f->rows[i].live && f->rows[i].add_seq > pos;
-		}
-	return any;
+		if (row_is_news(&f->rows[i], device, pos, filled))
+			return true;
+	return false;
 }
 
 /* Is there news of the kind that was there before `cut_us`? Sets *first_us to the oldest such. */
@@ -96,10 +104,11 @@ static bool old_news(
 	for (unsigned i = 0; i < r->folder_count && device; i++) {
 		struct box_folder *f = box_folder(b, r->folders[i]);
 		uint64_t pos;
+		bool filled;
 
 		if (!f || f->deleted)
 			continue;
-		if (!oracle_position(&txn, b->mailbox, device, f->id, &pos)) {
+		if (!position(&txn, b->mailbox, device, f->id, &pos, &filled)) {
 			/* Never synced: told at once. */
 			if (added && r->turn_us < *first_us) {
 				*first_us = r->turn_us;
@@ -112,7 +121,7 @@ static bool old_news(
 			bool is_add = row->live && row->add_seq > pos && row->add_origin != device;
 			uint64_t us = is_add && row->add_seq == row->seq ? row->add_us : row->us;
 
-			if (!row_is_news(row, device, pos) || is_add != added || us >= *first_us)
+			if (!row_is_news(row, device, pos, filled) || is_add != added || us >= *first_us)
 				continue;
 			*first_us = us;
 			*folder_out = f->id;
@@ -281,6 +290,9 @@ static void its_turn(struct request *r)
 		r->known[i] =
 			oracle_position(&txn, b->mailbox, r->device, r->folders[i], &r->pos[i]);
 	db_read_end(&txn);
+	/* One that was given up and comes late moves keys, and what an empty request repeats. */
+	if (r->kind == ASK_SYNC && p->waits_for != r)
+		p->sync_dark_us = sim_now_us + STRAY_US;
 	if (busy_n == busy_cap) {
 		busy_cap = busy_cap ? busy_cap * 2 : 256;
 		busy = realloc(busy, busy_cap * sizeof(struct request *));
@@ -313,6 +325,8 @@ static void is_over(struct request *r)
 		r->phone->keys_known = r->phone->cache_known = false;
 		r->phone->keys_dark_us = sim_now_us + START_US + COMMAND_US + world.start_slack_us;
 	}
+	if (r->kind == ASK_SYNC && r->turn_us && !r->answered_us)
+		r->phone->sync_dark_us = sim_now_us + STRAY_US;
 	for (q = &r->phone->open; *q && *q != r; q = &(*q)->phone_next)
 		;
 	if (*q)
@@ -490,6 +504,13 @@ static bool names(const struct request *r, uint32_t folder)
 	return false;
 }
 
+static bool folder_gone(struct box *b, const struct journal_row *row)
+{
+	const struct box_folder *f = box_folder(b, row->folder);
+
+	return f && f->deleted;
+}
+
 void oracle_change(struct box *b, const struct journal_row *row)
 {
 	for (struct phone *p = b->phones; p; p = p->box_next)
@@ -507,11 +528,13 @@ void oracle_change(struct box *b, const struct journal_row *row)
 									     : CAUSE_CHANGED);
 				break;
 			case JOURNAL_TOUCH:
-				if (r->parked_us && names(r, row->folder))
+				if (r->parked_us && r->kind == ASK_PING && names(r, row->folder))
 					must_end(r, CAUSE_TOUCHED);
 				break;
 			case JOURNAL_HIERARCHY:
-				if (!own)
+				/* A Sync speaks up when a folder that it names is gone. */
+				if (!own && (r->kind == ASK_PING ||
+						    (names(r, row->folder) && folder_gone(b, row))))
 					must_end(r, CAUSE_HIERARCHY);
 				break;
 			case JOURNAL_ACCOUNT:
@@ -638,17 +661,17 @@ static void judge_changes(struct request *r)
 	 * parked one names at least the folders with items that everybody has heard of. */
 	for (unsigned i = 0; i < r->folder_count && r->params_known && device && !guarded; i++) {
 		struct box_folder *f = box_folder(b, r->folders[i]);
-		bool told = false, news, added = false;
+		bool told = false, news, filled = true;
 		uint64_t pos = 0, first = UINT64_MAX;
 
 		for (unsigned k = 0; k < r->changed_count; k++)
 			told |= r->changed[k] == r->folders[i];
 		if (!f || f->deleted || told)
 			continue;
-		news = !oracle_position(&txn, b->mailbox, device, f->id, &pos) ||
-		       oracle_news(b, device, f->id, pos, &added);
+		news = !position(&txn, b->mailbox, device, f->id, &pos, &filled) ||
+		       any_news(b, device, f->id, pos, filled);
 		for (size_t k = f->n; k-- > 0 && f->rows[k].seq > pos;)
-			if (row_is_news(&f->rows[k], device, pos) && f->rows[k].add_seq > pos &&
+			if (row_is_news(&f->rows[k], device, pos, filled) && f->rows[k].add_seq > pos &&
 				f->rows[k].add_origin != device && f->rows[k].add_us < first)
 				first = f->rows[k].add_us;
 		if (!news || r->expects_continue)
@@ -663,6 +686,73 @@ static void judge_changes(struct request *r)
 	if (r->changed_count == 0)
 		sim_fail(r->phone, NULL, "CAUSE: Status 2 without folders");
 	KEPT(WAKE);
+}
+
+static void judge_hierarchy(struct request *r);
+
+/* Keys must be good unless requests crossed each other; and a Sync that hung has something to say
+ * only when others changed something. */
+static void judge_sync(struct request *r)
+{
+	struct phone *p = r->phone;
+	struct wbxml_node *root;
+	const struct wbxml_node *list;
+	const char *why;
+	bool cause = false;
+	struct arena a;
+
+	for (struct request *o = p->open; o; o = o->phone_next)
+		if (o != r && o->kind == ASK_SYNC && o->turn_us)
+			o->overlapped = r->overlapped = true;
+	if (r->status == 12) {
+		judge_hierarchy(r);
+		return;
+	}
+	if ((r->status == 126 || r->status == 129) && denied(r))
+		return;
+	if (r->status > 1)
+		sim_fail(p, NULL, "request %llu: Sync Status %d", (unsigned long long)r->number,
+			r->status);
+	if (r->body.n == 0) {
+		/* What hung cannot be run again when a FolderSync from nothing has dropped it. */
+		if (r->hangs && !since(p->reset_us, r) && sim_now_us > p->keys_dark_us &&
+			sim_now_us > p->sync_dark_us)
+			judge_expired(r);
+		return;
+	}
+	arena_init(&a, 8 << 20);
+	CHECK(wbxml_parse(buf_bytes(&r->body), &a, NULL, &root, &why) == 1);
+	list = wbxml_child(root, AIRSYNC_Collections);
+	for (const struct wbxml_node *n = list ? list->first : NULL; n; n = n->next) {
+		uint64_t id = 0, status = 0;
+		struct box_folder *f;
+		unsigned k;
+
+		bytes_to_u64(wbxml_text(n, AIRSYNC_CollectionId), UINT32_MAX, &id);
+		bytes_to_u64(wbxml_text(n, AIRSYNC_Status), 1000, &status);
+		f = box_folder(p->box, (uint32_t)id);
+		if (status == 3 && !r->overlapped && sim_now_us > p->sync_dark_us && !p->removed_us)
+			sim_fail(p, NULL, "DURABLE: request %llu: the Sync key of folder %llu is "
+					  "not known",
+				(unsigned long long)r->number, (unsigned long long)id);
+		for (k = 0; k < r->folder_count && r->folders[k] != id; k++)
+			;
+		if (k == r->folder_count)
+			sim_fail(p, NULL, "CAUSE: folder %llu in the answer to %llu was not asked for",
+				(unsigned long long)id, (unsigned long long)r->number);
+		/* Beside what woke it, it may bring what the device did itself (moves). */
+		cause |= status != 1 || !f || !r->known[k] || since(f->touch_us, r) ||
+			 (f->last_seq[0] > r->pos[k] && f->last_origin[0] != r->device) ||
+			 (f->last_seq[1] > r->pos[k] && f->last_origin[1] != r->device);
+	}
+	if (r->parked_us && !cause && !r->overlapped && sim_now_us > p->sync_dark_us)
+		sim_fail(p, NULL, "CAUSE: request %llu (Sync) wakes without news of others",
+			(unsigned long long)r->number);
+	if (r->parked_us)
+		KEPT(CAUSE);
+	arena_free(&a);
+	if (r->parked_us)
+		KEPT(WAKE);
 }
 
 static void judge_hierarchy(struct request *r)
@@ -744,6 +834,7 @@ static void keep_keys(struct request *r)
 		/* It has dropped what was remembered, at some time since it came. */
 		p->cache_known = false;
 		p->cache_touched++;
+		p->reset_us = sim_now_us;
 	}
 	p->keys_known = !r->overlapped && sim_now_us > p->keys_dark_us;
 	if (r->asked_key != r->told_key)
@@ -854,6 +945,8 @@ static void judge(struct wire *w, struct request *r, int http, struct bytes doc)
 		judge_ping(r);
 	else if (r->kind == ASK_FOLDER_SYNC)
 		judge_folder_sync(r);
+	else
+		judge_sync(r);
 	if (r->kind == ASK_PING && (r->status == 2 || r->status == 7))
 		newest(r);
 }

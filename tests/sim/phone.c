@@ -51,6 +51,7 @@ static void step_in(struct phone *p, uint64_t us)
 
 void phone_begin(struct phone *p)
 {
+	p->syncs_by_request = world.sync_built && (p->hangs_in_sync || sim_permille(300));
 	step_in(p, sim_between(0, 20 * SECOND));
 }
 
@@ -414,6 +415,105 @@ static int sync_directly(struct db_txn *txn, void *arg)
 	return DB_OK;
 }
 
+/* A Sync of the dirty folders; or, hanging, of all. */
+static struct request *sync(struct phone *p, struct wire *w, bool hangs)
+{
+	struct request *r = request_new(p, ASK_SYNC);
+	struct wbxml_writer x;
+	struct buf body = {0};
+
+	r->hangs = hangs;
+	/* Wait counts in minutes, and 12.1 has nothing else. */
+	r->heartbeat_s = p->version == 121 ? (p->heartbeat_s / 60) * 60 : p->heartbeat_s;
+	wbxml_writer_init(&x, &body);
+	wbxml_put_start(&x, AIRSYNC_Sync);
+	wbxml_put_start(&x, AIRSYNC_Collections);
+	for (unsigned i = 0; i < p->folder_count && r->folder_count < PHONE_PING_MAX; i++) {
+		struct phone_folder *f = &p->folders[i];
+
+		if (!is_mail(f->type) || (!hangs && !f->dirty))
+			continue;
+		wbxml_put_start(&x, AIRSYNC_Collection);
+		wbxml_put_u64(&x, AIRSYNC_SyncKey, f->key);
+		wbxml_put_u64(&x, AIRSYNC_CollectionId, f->id);
+		if (f->key)
+			wbxml_put_u64(&x, AIRSYNC_WindowSize, 5 + sim_below(100));
+		wbxml_put_end(&x);
+		r->folders[r->folder_count++] = f->id;
+	}
+	wbxml_put_end(&x);
+	if (hangs && p->version == 121)
+		wbxml_put_u64(&x, AIRSYNC_Wait, r->heartbeat_s / 60);
+	else if (hangs)
+		wbxml_put_u64(&x, AIRSYNC_HeartbeatInterval, r->heartbeat_s);
+	wbxml_put_end(&x);
+	CHECK(wbxml_done(&x));
+	send_on(w, r, buf_bytes(&body));
+	buf_free(&body);
+	return r;
+}
+
+static void sync_answered(struct phone *p, struct request *r)
+{
+	struct wbxml_node *root;
+	const struct wbxml_node *list;
+	const char *why;
+	struct arena a;
+
+	if (r->status == 12)
+		p->hierarchy_ok = false;
+	if (r->body.n == 0) {
+		if (!r->hangs)
+			for (unsigned i = 0; i < p->folder_count; i++)
+				for (unsigned k = 0; k < r->folder_count; k++)
+					if (p->folders[i].id == r->folders[k])
+						p->folders[i].dirty = false;
+		return;
+	}
+	arena_init(&a, 8 << 20);
+	CHECK(wbxml_parse(buf_bytes(&r->body), &a, NULL, &root, &why) == 1);
+	list = wbxml_child(root, AIRSYNC_Collections);
+	for (const struct wbxml_node *n = list ? list->first : NULL; n; n = n->next) {
+		uint64_t id = 0, key = 0, status = 0;
+
+		bytes_to_u64(wbxml_text(n, AIRSYNC_CollectionId), UINT32_MAX, &id);
+		bytes_to_u64(wbxml_text(n, AIRSYNC_SyncKey), UINT32_MAX, &key);
+		bytes_to_u64(wbxml_text(n, AIRSYNC_Status), 1000, &status);
+		for (unsigned i = 0; i < p->folder_count; i++) {
+			struct phone_folder *f = &p->folders[i];
+
+			if (f->id != id)
+				continue;
+			if (status == 1) {
+				/* The first answer brings a key and nothing else. */
+				f->dirty = f->key == 0 || wbxml_child(n, AIRSYNC_MoreAvailable);
+				f->key = (uint32_t)key;
+			} else if (status == 3) {
+				f->key = 0;
+				f->dirty = true;
+			} else {
+				f->dirty = false;
+				p->hierarchy_ok = false;
+			}
+		}
+	}
+	/* Who is not mentioned has no news. */
+	for (unsigned i = 0; i < p->folder_count && list && !r->hangs; i++) {
+		bool told = false;
+
+		for (const struct wbxml_node *n = list->first; n; n = n->next) {
+			uint64_t id = 0;
+
+			bytes_to_u64(wbxml_text(n, AIRSYNC_CollectionId), UINT32_MAX, &id);
+			told |= id == p->folders[i].id;
+		}
+		for (unsigned k = 0; k < r->folder_count && !told; k++)
+			if (r->folders[k] == p->folders[i].id)
+				p->folders[i].dirty = false;
+	}
+	arena_free(&a);
+}
+
 static void sync_now(struct phone *p)
 {
 	/* Not all of them each time: then the next Ping must name the others again. */
@@ -586,6 +686,8 @@ static void answered(struct phone *p, struct request *r)
 	}
 	if (r->kind == ASK_PING)
 		ping_answered(p, r);
+	else if (r->kind == ASK_SYNC)
+		sync_answered(p, r);
 	step_in(p, sim_permille(100) ? sim_between(0, 30 * SECOND) : sim_between(0, 500 * MS));
 }
 
@@ -668,12 +770,19 @@ static void step(void *arg, uint64_t generation)
 	}
 	for (unsigned i = 0; i < p->folder_count; i++)
 		dirty |= p->folders[i].dirty && is_mail(p->folders[i].type);
+	if (dirty && p->syncs_by_request) {
+		wait_for(p, sync(p, wire_for(p, false), false));
+		return;
+	}
 	if (dirty) {
 		sync_now(p);
 		step_in(p, sim_between(0, 300 * MS));
 		return;
 	}
-	wait_for(p, ping(p, wire_for(p, sim_permille(100))));
+	if (p->syncs_by_request && p->hangs_in_sync && !sim_permille(150))
+		wait_for(p, sync(p, wire_for(p, sim_permille(100)), true));
+	else
+		wait_for(p, ping(p, wire_for(p, sim_permille(100))));
 }
 
 void phone_go_home(struct phone *p)

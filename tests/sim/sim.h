@@ -245,7 +245,7 @@ struct phone {
 	struct phone *box_next;
 	char id[33];
 	uint16_t version;
-	bool hangs_in_sync, wants_many_folders;
+	bool hangs_in_sync, syncs_by_request, wants_many_folders;
 	uint32_t device; /* in the store; 0: not known */
 	uint32_t hierarchy_key;
 	bool hierarchy_ok;
@@ -268,6 +268,8 @@ struct phone {
 	uint64_t cache_touched; /* requests that may have changed it */
 	/* FolderSync keys that the server must know. */
 	bool keys_known;
+	uint64_t sync_dark_us;  /* a Sync that nobody waits for runs until then, or ran */
+	uint64_t reset_us; /* a FolderSync from nothing dropped what was remembered */
 	uint64_t keys_dark_us; /* one without an answer may run until then */
 	uint32_t keys[2];
 };
@@ -295,9 +297,6 @@ void oracle_change(struct box *b, const struct journal_row *row);
 void oracle_everybody(const char *why); /* drain, policy: all hanging requests end */
 void oracle_crashed(void);
 void oracle_shard(const struct shard *s, bool at_rest);
-/* News for the device in that folder, after pos? *add_us: the newest addition among them. */
-bool oracle_news(
-	const struct box *b, uint32_t device, uint32_t folder, uint64_t pos, bool *added_out);
 /* What the store says that the device knows. False: never synced. */
 bool oracle_position(
 	struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder, uint64_t *pos_out);

@@ -776,6 +776,7 @@ void net_crash(void (*discard)(struct loop_msg *m))
 			w->server_closed = true;
 			to_phone(w, NULL, 0, false, true);
 		}
+		w->rst_arrived = true; /* also of those that were still connecting */
 		w->sending = false;
 		w->op = WIRE_QUIET;
 		w->loop = NULL;
