@@ -173,6 +173,19 @@ void conn_close(struct shard *s, uint32_t slot, bool reset)
 	loop_close(s->loop, slot, reset);
 }
 
+static void return_wake_buffer(struct shard *s, uint32_t slot)
+{
+	struct wake_buffer *w = s->wake_of[slot];
+
+	if (!w)
+		return;
+	w->next_free = s->wake_free;
+	s->wake_free = w;
+	s->wake_of[slot] = NULL;
+	s->wakes_out--;
+	s->wake_moved_ms = loop_now_ms(s->loop);
+}
+
 void conn_released(struct shard *s, uint32_t slot)
 {
 	struct conn *c = &s->conns[slot];
@@ -186,11 +199,7 @@ void conn_released(struct shard *s, uint32_t slot)
 		c->active = NULL;
 	}
 	conn_active_release(s, slot);
-	if (s->wake_of[slot]) {
-		s->wake_of[slot]->next_free = s->wake_free;
-		s->wake_free = s->wake_of[slot];
-		s->wake_of[slot] = NULL;
-	}
+	return_wake_buffer(s, slot);
 	if (c->flags & CONN_TLS)
 		tlsrec_wipe(&c->tls);
 	c->state = CONN_FREE;
@@ -266,6 +275,10 @@ void conn_readable(struct shard *s, uint32_t slot)
 	struct active *a;
 
 	c->flags &= (uint8_t)~CONN_RECEIVING;
+	/* The bytes stay in the socket for whoever has it when the upgrade is over. */
+	if (move_holds(s) && (c->state == CONN_GREETED || c->state == CONN_IDLE ||
+				     c->state == CONN_PARKED))
+		return;
 	switch ((enum conn_state)c->state) {
 	case CONN_GREETED:
 		/* Those who wait already come first. */
@@ -483,6 +496,7 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 		return false;
 	CHECK(n + TLSREC_OVERHEAD_MAX + TLSREC_REPLY_MAX <= sizeof(w->data));
 	s->wake_free = w->next_free;
+	s->wake_moved_ms = loop_now_ms(s->loop);
 	if (c->flags & CONN_TLS) {
 		w->n = (uint32_t)tlsrec_seal(&c->tls, plain, n, w->data);
 		if (c->tls.dead) /* sequence numbers are used up */
@@ -494,6 +508,7 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 		w->n = (uint32_t)n;
 	}
 	s->wake_of[slot] = w;
+	s->wakes_out++;
 	c->state = CONN_RESPOND;
 	c->flags |= CONN_SENDING;
 	conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
@@ -507,11 +522,7 @@ void conn_sent(struct shard *s, uint32_t slot, int err)
 	struct active *a = c->active;
 
 	c->flags &= (uint8_t)~CONN_SENDING;
-	if (s->wake_of[slot]) {
-		s->wake_of[slot]->next_free = s->wake_free;
-		s->wake_free = s->wake_of[slot];
-		s->wake_of[slot] = NULL;
-	}
+	return_wake_buffer(s, slot);
 	if (err) {
 		conn_close(s, slot, true);
 		return;
@@ -767,6 +778,8 @@ bool conn_background(struct shard *s)
 		CHECK(s->conns[slot].state == CONN_HANDSHAKE);
 		handshake_step(s, slot);
 	}
+	if (move_holds(s))
+		return s->handshakes.count > 0;
 	/* Requests first: their handshakes are paid for. */
 	while (s->want_active.count && begin_request(s, s->want_active.first))
 		queue_remove(s, s->want_active.first);

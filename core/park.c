@@ -24,7 +24,8 @@ enum {
 	JOURNAL_ROWS_PER_TURN = 8192,
 	SEEN_EVERY_MS = 15 * 60 * 1000,
 	OLD_ITEM_S = 24 * 3600, /* younger items are inside every FilterType */
-	PING_BODY_MAX = 65536,
+	PING_BODY_MAX = 65536,  /* read on the shard's thread, so it must be short work */
+	STARVED_MS = 1000,
 	GUARD_PATIENCE = 3,
 };
 
@@ -167,6 +168,9 @@ static void wake(struct shard *s, uint32_t slot, enum wake_reason why, uint64_t 
 
 	if (w->why != WAKE_NONE && w->why != WAKE_RECHECK)
 		return;
+	/* Another process may be about to answer it: both must not. */
+	if (s->conns[slot].flags & CONN_MOVED)
+		return;
 	w->why = (uint8_t)why;
 	w->woken_seq = seq;
 	if (s->conns[slot].queue == QUEUE_NONE)
@@ -279,6 +283,13 @@ static size_t compose(
 	return head + n;
 }
 
+/* No wake buffer has come or gone for a while. */
+static bool starved(const struct shard *s)
+{
+	return loop_now_ms(s->loop) >= s->wake_moved_ms + STARVED_MS &&
+	       s->active_used < s->active_max;
+}
+
 /* False: no memory for the answer now; the slot stays as it is. */
 static bool finish(struct shard *s, uint32_t slot)
 {
@@ -291,6 +302,7 @@ static bool finish(struct shard *s, uint32_t slot)
 	enum ping_status status = PING_EXPIRED;
 	size_t n = 0, folders = 0;
 	uint64_t committed_ns;
+	bool small;
 
 	if (w->kind == WAITER_SYNC && (why == WAKE_CHANGE || why == WAKE_HIERARCHY)) {
 		uint64_t due_ms = w->due_ms, order = w->order;
@@ -327,20 +339,21 @@ static bool finish(struct shard *s, uint32_t slot)
 	}
 	n = compose(s, slot, doc, n, text, sizeof(text));
 	copy = *w;
-	if (n + TLSREC_OVERHEAD_MAX + TLSREC_REPLY_MAX <= sizeof(s->wake_free->data)) {
-		if (!conn_send_small(s, slot, text, n))
+	small = n + TLSREC_OVERHEAD_MAX + TLSREC_REPLY_MAX <= sizeof(s->wake_free->data);
+	if (small && !conn_send_small(s, slot, text, n)) {
+		/* They come back with the next completions; unless peers who take nothing have got
+		 * them all, whom the others need not wait for. */
+		if (s->wake_free || !starved(s))
 			return false;
+		small = false;
 	}
+	if (!small && !conn_active(s, slot, false))
+		return false;
 	unpark(s, slot);
 	count_wake(why);
-	if (c->state == CONN_PARKED) {
-		/* Too many folders for a small buffer. */
-		struct active *a = conn_active(s, slot, true);
+	if (!small) {
+		struct active *a = c->active;
 
-		if (!a) {
-			conn_close(s, slot, true);
-			return true;
-		}
 		a->reply.n = 0;
 		buf_add(&a->reply, text, n);
 		c->state = CONN_RESPOND;
@@ -368,7 +381,7 @@ void park_woken(struct shard *s)
 		if (!finish(s, slot)) {
 			/* Memory comes back with the next completed send. */
 			queue_push(s, &s->woken, slot);
-			if (!s->wake_free)
+			if (!s->wake_free && !starved(s))
 				return;
 		}
 	}
@@ -463,8 +476,48 @@ static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
 	} else {
 		conn_watch(s, slot);
 	}
-	if (s->draining)
+	/* In an upgrade it is too late to be moved, and too early to know whether all are: the phone
+	 * asks again and finds whoever serves then. */
+	if (s->draining || move_frozen(s))
 		wake(s, slot, WAKE_DRAIN, 0);
+	return true;
+}
+
+void park_release(struct shard *s, uint32_t slot)
+{
+	unpark(s, slot);
+}
+
+bool park_adopt(struct shard *s, uint32_t slot, const struct handover_slot *h)
+{
+	uint32_t folders[PING_FOLDERS_MAX];
+	size_t n = 0;
+	struct waiter_spec spec = {
+		.kind = h->kind == HANDOVER_PING ? WAITER_PING : WAITER_SYNC,
+		.mailbox = h->mailbox,
+		.device = h->device,
+		.folders = folders,
+		.since_seq = h->since_seq,
+		.order = h->order,
+		.due_ms = h->due_ms,
+		.since_wall_ms = h->since_wall_ms,
+		.heartbeat_s = h->heartbeat_s,
+	};
+
+	for (uint64_t bits = h->folders; bits; bits &= bits - 1)
+		folders[n++] = (uint32_t)__builtin_ctzll(bits);
+	for (size_t i = 0; i < h->more.n / 4 && n < PING_FOLDERS_MAX; i++)
+		folders[n++] = handover_folder(h->more, i);
+	spec.folder_count = n;
+	if (!waiters_add(s->waiters, slot, &spec))
+		return false;
+	presence_add(s->presence, spec.mailbox, spec.device);
+	METRIC_ADD(PARKED_PING, spec.kind == WAITER_PING);
+	METRIC_ADD(PARKED_SYNC, spec.kind == WAITER_SYNC);
+	s->conns[slot].state = CONN_PARKED;
+	if (h->flags & HANDOVER_RECHECK)
+		waiters_get(s->waiters, slot)->why = WAKE_RECHECK;
+	park_rearm(s, slot);
 	return true;
 }
 
@@ -533,6 +586,10 @@ void park_ping(struct shard *s, uint32_t slot)
 	char address[64];
 	int err, status;
 
+	if (body.n > PING_BODY_MAX) {
+		request_refuse(s, slot, 413, "a Ping of more than 64 KiB");
+		return;
+	}
 	if (a->http.gzip_body && body.n) {
 		err = gzip_inflate(body, PING_BODY_MAX, &plain);
 		body = buf_bytes(&plain);
@@ -788,6 +845,10 @@ void park_journal(struct shard *s)
 	struct db_txn txn;
 	int n, done = 0;
 
+	if (move_frozen(s)) {
+		s->committed_pending = true;
+		return;
+	}
 	s->committed_pending = s->journal_stuck = false;
 	for (;;) {
 		if (db_read(s->server->db, &txn)) {
