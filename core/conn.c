@@ -182,7 +182,6 @@ static void return_wake_buffer(struct shard *s, uint32_t slot)
 	w->next_free = s->wake_free;
 	s->wake_free = w;
 	s->wake_of[slot] = NULL;
-	s->wakes_out--;
 	s->wake_moved_ms = loop_now_ms(s->loop);
 }
 
@@ -275,10 +274,6 @@ void conn_readable(struct shard *s, uint32_t slot)
 	struct active *a;
 
 	c->flags &= (uint8_t)~CONN_RECEIVING;
-	/* The bytes stay in the socket for whoever has it when the upgrade is over. */
-	if (move_holds(s) && (c->state == CONN_GREETED || c->state == CONN_IDLE ||
-				     c->state == CONN_PARKED))
-		return;
 	switch ((enum conn_state)c->state) {
 	case CONN_GREETED:
 		/* Those who wait already come first. */
@@ -508,7 +503,6 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 		w->n = (uint32_t)n;
 	}
 	s->wake_of[slot] = w;
-	s->wakes_out++;
 	c->state = CONN_RESPOND;
 	c->flags |= CONN_SENDING;
 	conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
@@ -778,8 +772,6 @@ bool conn_background(struct shard *s)
 		CHECK(s->conns[slot].state == CONN_HANDSHAKE);
 		handshake_step(s, slot);
 	}
-	if (move_holds(s))
-		return s->handshakes.count > 0;
 	/* Requests first: their handshakes are paid for. */
 	while (s->want_active.count && begin_request(s, s->want_active.first))
 		queue_remove(s, s->want_active.first);
