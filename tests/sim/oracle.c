@@ -121,7 +121,8 @@ static bool old_news(
 			bool is_add = row->live && row->add_seq > pos && row->add_origin != device;
 			uint64_t us = is_add && row->add_seq == row->seq ? row->add_us : row->us;
 
-			if (!row_is_news(row, device, pos, filled) || is_add != added || us >= *first_us)
+			if (!row_is_news(row, device, pos, filled) || is_add != added ||
+				us >= *first_us)
 				continue;
 			*first_us = us;
 			*folder_out = f->id;
@@ -325,6 +326,8 @@ static void is_over(struct request *r)
 		r->phone->keys_known = r->phone->cache_known = false;
 		r->phone->keys_dark_us = sim_now_us + START_US + COMMAND_US + world.start_slack_us;
 	}
+	if (r->kind == ASK_FOLDER_SYNC && r->turn_us && !r->answered_us && r->asked_key == 0)
+		r->phone->reset_us = r->phone->keys_dark_us;
 	if (r->kind == ASK_SYNC && r->turn_us && !r->answered_us)
 		r->phone->sync_dark_us = sim_now_us + STRAY_US;
 	for (q = &r->phone->open; *q && *q != r; q = &(*q)->phone_next)
@@ -671,8 +674,9 @@ static void judge_changes(struct request *r)
 		news = !position(&txn, b->mailbox, device, f->id, &pos, &filled) ||
 		       any_news(b, device, f->id, pos, filled);
 		for (size_t k = f->n; k-- > 0 && f->rows[k].seq > pos;)
-			if (row_is_news(&f->rows[k], device, pos, filled) && f->rows[k].add_seq > pos &&
-				f->rows[k].add_origin != device && f->rows[k].add_us < first)
+			if (row_is_news(&f->rows[k], device, pos, filled) &&
+				f->rows[k].add_seq > pos && f->rows[k].add_origin != device &&
+				f->rows[k].add_us < first)
 				first = f->rows[k].add_us;
 		if (!news || r->expects_continue)
 			continue;
@@ -700,6 +704,13 @@ static void judge_sync(struct request *r)
 	const char *why;
 	bool cause = false;
 	struct arena a;
+
+	/* A touch wakes, and what then is told may be about other folders. */
+	for (unsigned i = 0; i < r->folder_count; i++) {
+		const struct box_folder *f = box_folder(p->box, r->folders[i]);
+
+		cause |= f && since(f->touch_us, r);
+	}
 
 	for (struct request *o = p->open; o; o = o->phone_next)
 		if (o != r && o->kind == ASK_SYNC && o->turn_us)
@@ -731,17 +742,19 @@ static void judge_sync(struct request *r)
 		bytes_to_u64(wbxml_text(n, AIRSYNC_CollectionId), UINT32_MAX, &id);
 		bytes_to_u64(wbxml_text(n, AIRSYNC_Status), 1000, &status);
 		f = box_folder(p->box, (uint32_t)id);
-		if (status == 3 && !r->overlapped && sim_now_us > p->sync_dark_us && !p->removed_us)
-			sim_fail(p, NULL, "DURABLE: request %llu: the Sync key of folder %llu is "
-					  "not known",
+		if (status == 3 && !r->overlapped && !p->sync_dark_us && !p->removed_us)
+			sim_fail(p, NULL,
+				"DURABLE: request %llu: the Sync key of folder %llu is "
+				"not known",
 				(unsigned long long)r->number, (unsigned long long)id);
 		for (k = 0; k < r->folder_count && r->folders[k] != id; k++)
 			;
 		if (k == r->folder_count)
-			sim_fail(p, NULL, "CAUSE: folder %llu in the answer to %llu was not asked for",
+			sim_fail(p, NULL,
+				"CAUSE: folder %llu in the answer to %llu was not asked for",
 				(unsigned long long)id, (unsigned long long)r->number);
 		/* Beside what woke it, it may bring what the device did itself (moves). */
-		cause |= status != 1 || !f || !r->known[k] || since(f->touch_us, r) ||
+		cause |= status != 1 || !f || !r->known[k] ||
 			 (f->last_seq[0] > r->pos[k] && f->last_origin[0] != r->device) ||
 			 (f->last_seq[1] > r->pos[k] && f->last_origin[1] != r->device);
 	}

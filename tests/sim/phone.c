@@ -484,6 +484,7 @@ static void sync_answered(struct phone *p, struct request *r)
 
 			if (f->id != id)
 				continue;
+			sim_note(p, NULL, "  folder #: Sync Status #, key #", id, status, key);
 			if (status == 1) {
 				/* The first answer brings a key and nothing else. */
 				f->dirty = f->key == 0 || wbxml_child(n, AIRSYNC_MoreAvailable);

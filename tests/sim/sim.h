@@ -95,7 +95,7 @@ extern uint64_t net_sender;    /* who posts now */
 void net_look_at_commits(void);
 /* The worst that the network and the scheduling add, for the bounds of the oracle. */
 enum {
-	NOTIFY_MAX_US = 120 * MS,
+	NOTIFY_MAX_US = 640 * MS,
 	POST_MAX_US = 150 * MS,
 	CRED_MAX_US = 400 * MS,
 	WORK_MAX_US = 400 * MS,
@@ -268,8 +268,8 @@ struct phone {
 	uint64_t cache_touched; /* requests that may have changed it */
 	/* FolderSync keys that the server must know. */
 	bool keys_known;
-	uint64_t sync_dark_us;  /* a Sync that nobody waits for runs until then, or ran */
-	uint64_t reset_us; /* a FolderSync from nothing dropped what was remembered */
+	uint64_t sync_dark_us; /* a Sync that nobody waits for runs until then, or ran */
+	uint64_t reset_us;     /* a FolderSync from nothing dropped what was remembered */
 	uint64_t keys_dark_us; /* one without an answer may run until then */
 	uint32_t keys[2];
 };
