@@ -38,7 +38,8 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 	struct log_line l;
 	char peer[64], version[8];
 
-	if (!shard_config(s)->log_requests)
+	/* Our own failures are told in any case. */
+	if (!shard_config(s)->log_requests && status < 500)
 		return;
 	log_begin(&l, LOG_INFO, "request");
 	if (l.skip)

@@ -54,13 +54,34 @@ static void key(struct log_line *l, const char *k)
 	put(l, "=", 1);
 }
 
-void log_begin(struct log_line *l, enum log_level level, const char *event)
+/* "2026-11-20T10:00:00.123Z roostd[812]: ". All but the milliseconds is made once a second and
+ * thread: a wake's line must not cost more than the wake. */
+static void put_stamp(struct log_line *l)
 {
-	char stamp[40];
+	static _Thread_local char text[64];
+	static _Thread_local size_t n, millis_at;
+	static _Thread_local time_t second;
 	struct timespec t;
 	struct tm tm;
-	size_t n;
+	long ms;
 
+	clock_gettime(CLOCK_REALTIME, &t);
+	if (n == 0 || t.tv_sec != second) {
+		second = t.tv_sec;
+		gmtime_r(&second, &tm);
+		millis_at = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S.", &tm);
+		n = millis_at + (size_t)snprintf(text + millis_at, sizeof(text) - millis_at,
+					"000Z roostd[%d]: ", (int)getpid());
+	}
+	ms = t.tv_nsec / 1000000;
+	text[millis_at] = (char)('0' + ms / 100);
+	text[millis_at + 1] = (char)('0' + ms / 10 % 10);
+	text[millis_at + 2] = (char)('0' + ms % 10);
+	put(l, text, n);
+}
+
+void log_begin(struct log_line *l, enum log_level level, const char *event)
+{
 	l->n = 0;
 	l->cut = false;
 	l->level = (uint8_t)level;
@@ -68,20 +89,11 @@ void log_begin(struct log_line *l, enum log_level level, const char *event)
 	if (l->skip)
 		return;
 	if (priority_prefix) {
-		stamp[0] = '<';
-		stamp[1] = level_priority[level];
-		stamp[2] = '>';
-		put(l, stamp, 3);
+		char priority[3] = {'<', level_priority[level], '>'};
+
+		put(l, priority, 3);
 	} else {
-		clock_gettime(CLOCK_REALTIME, &t);
-		gmtime_r(&t.tv_sec, &tm);
-		n = strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
-		n += (size_t)snprintf(
-			stamp + n, sizeof(stamp) - n, ".%03ldZ ", t.tv_nsec / 1000000);
-		put(l, stamp, n);
-		put_str(l, "roostd[");
-		n = (size_t)snprintf(stamp, sizeof(stamp), "%d]: ", (int)getpid());
-		put(l, stamp, n);
+		put_stamp(l);
 	}
 	put_str(l, event);
 	if (level <= LOG_WARNING)
