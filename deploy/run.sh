@@ -16,10 +16,10 @@ for program in roostd roostctl roost-phone; do
 done
 mkdir -p "$DATA" && chmod 700 "$DATA" || exit 1
 DATA=$(cd "$DATA" && pwd)
-if ! "$BIN/roostctl" --data "$DATA" user show "$USER_NAME" >/dev/null 2>&1; then
-	printf %s "$PASSWORD" |
-		"$BIN/roostctl" --data "$DATA" user add "$USER_NAME" --password-stdin || exit 1
-fi
+# 4: the account is there already, from last time.
+printf %s "$PASSWORD" | "$BIN/roostctl" --data "$DATA" user add "$USER_NAME" --password-stdin 2>/dev/null
+status=$?
+[ $status = 0 ] || [ $status = 4 ] || { echo "run: the account was not created" >&2; exit 1; }
 
 cat <<END
 
