@@ -672,9 +672,10 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 	log_parked(s, slot, "Sync", ans->wait_s, ans->folder_count);
 	if (!park(s, slot, &spec))
 		request_refuse(s, slot, 503, "no memory for the folder list");
-	else if (s->journal_seen > ans->since_seq)
-		/* The worker's snapshot is older than what this shard has read of the journal: rows
-		 * in between would be missed, so compare again at once. */
+	else
+		/* The worker's snapshot is older than what this shard has read of the journal, and
+		 * the password was checked earlier still: rows in between would be missed, so look
+		 * at everything again at once. */
 		park_recheck(s, slot);
 }
 
