@@ -705,7 +705,8 @@ static void judge_sync(struct request *r)
 	bool cause = false;
 	struct arena a;
 
-	/* A touch wakes, and what then is told may be about other folders. */
+	/* A touch or a change of folders wakes, and what then is told may be about others. */
+	cause = since(p->box->hierarchy_us, r);
 	for (unsigned i = 0; i < r->folder_count; i++) {
 		const struct box_folder *f = box_folder(p->box, r->folders[i]);
 
