@@ -9,6 +9,7 @@
 #include "core/base/metrics.h"
 #include "core/eas/gzip.h"
 
+#include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +54,7 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 		log_str(&l, "dev", device);
 	log_str(&l, "cmd", command);
 	if (c->version) {
-		snprintf(version, sizeof(version), "%u.%u", c->version / 10, c->version % 10);
+		snprintf(version, sizeof(version), "%d.%d", c->version / 10, c->version % 10);
 		log_str(&l, "as", version);
 	}
 	log_i64(&l, "status", status);
@@ -216,8 +217,8 @@ static void refuse_busy(struct shard *s, uint32_t slot, const char *why)
 	char extra[48];
 
 	/* Spread, so that those refused together do not come back together. */
-	snprintf(extra, sizeof(extra), "Retry-After: %lld\r\n",
-		(long long)(base + shard_random(s) % (uint32_t)(base + 1)));
+	snprintf(extra, sizeof(extra), "Retry-After: %" PRId64 "\r\n",
+		base + shard_random(s) % (uint32_t)(base + 1));
 	refuse(s, slot, 503, why, extra);
 }
 

@@ -503,7 +503,7 @@ static const char *read_leaf(struct pair *p, struct bytes der, struct bytes *pub
 		!der_expect(&algorithm, DER_OID, &oid) ||
 		!der_expect(&spki, DER_BIT_STRING, public_key_out))
 		return "not a certificate";
-	if (!der_take(&validity, &tag, &t) || !der_take(&validity, &tag, &t) ||
+	if (!der_take(&validity, &tag, &skip) || !der_take(&validity, &tag, &t) ||
 		!der_time(tag, t, &p->expires_s))
 		return "cannot read when it expires";
 	while (der_take(&tbs, &tag, &wrapped))
@@ -1056,6 +1056,7 @@ static WOLFSSL_CTX *choose_pair(const struct tls_ctx *c, const struct hello *hel
 			best = p;
 		}
 	}
+	CHECK(best); /* a server's context has at least one */
 	return best->wolf;
 }
 

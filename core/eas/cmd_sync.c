@@ -416,6 +416,7 @@ static bool request_execute(struct eas_call *c, struct run *r)
 	if (err == DB_OK) {
 		r->txn = &txn;
 		err = request_run(r);
+		r->txn = NULL;
 		db_read_end(&txn);
 	}
 	if (err == DB_OK && r->needs_write && !r->superseded)

@@ -86,7 +86,7 @@ static const char *reply_class(struct bytes ical)
 	};
 
 	/* A reply has one attendee, who answers (RFC 5546 3.2.3). */
-	for (size_t i = 0; i + 17 < ical.n; i++)
+	for (size_t i = 0; ical.p && i + 17 < ical.n; i++)
 		for (size_t k = 0; k < G_N_ELEMENTS(answers); k++)
 			if (strncasecmp((const char *)ical.p + i, answers[k].text,
 				    strlen(answers[k].text)) == 0)

@@ -226,8 +226,7 @@ static bool delimiter_next(
 		pos = (size_t)(hit - b.p);
 		if (pos >= *i + 2 && (pos == 2 || b.p[pos - 3] == '\n')) {
 			next = pos - 2;
-			line_next(b, &next, &line);
-			if (delimiter(line, boundary, close)) {
+			if (line_next(b, &next, &line) && delimiter(line, boundary, close)) {
 				*start = pos - 2;
 				*i = next;
 				return true;

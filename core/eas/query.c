@@ -250,8 +250,10 @@ static bool parse_plain(struct query_reader *r, struct bytes query)
 
 static bool take_field(struct query_reader *r, struct bytes *in, size_t n, struct bytes *field_out)
 {
-	if (in->n < n)
-		return fail(r, "base64 query cut short");
+	if (in->n < n) {
+		fail(r, "base64 query cut short");
+		return false;
+	}
 	*field_out = bytes_of(in->p, n);
 	in->p += n;
 	in->n -= n;

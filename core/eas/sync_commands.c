@@ -19,8 +19,11 @@ static uint32_t mix_tree(uint32_t hash, const struct wbxml_node *root)
 	uint32_t depth = 0;
 
 	while (n) {
-		uint32_t head[3] = {n->tag, depth, (uint32_t)n->text.n};
+		uint8_t head[12];
 
+		store_be32(head, n->tag);
+		store_be32(head + 4, depth);
+		store_be32(head + 8, (uint32_t)n->text.n);
 		hash = mix(hash, head, sizeof(head));
 		hash = mix(hash, n->text.p, n->text.n);
 		if (n->first) {
