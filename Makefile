@@ -196,7 +196,7 @@ OURS = $(wildcard core/*.[ch] core/*/*.[ch] io/*.[ch] store/*.[ch] bench/*.[ch] 
 format: ## clang-format everything.
 	@clang-format -i $(OURS)
 lint: deps-lint layers $(GEN)/.done ## Layers, clang-tidy, cppcheck.
-	@sh deploy/lint.sh $(LIB_SRC) $(wildcard bench/*.c)
+	@sh deploy/lint.sh $(sort $(LIB_SRC) $(MAINS) $(wildcard bench/*.c))
 layers: ## Who includes whom (ARCHITECTURE.md).
 	@sh deploy/layers.sh
 cover: ## Line coverage of the test suite.

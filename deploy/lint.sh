@@ -11,13 +11,21 @@ checks='-*,bugprone-*,clang-analyzer-*,cert-err34-c,cert-flp30-c,misc-redundant-
 checks="$checks,-bugprone-easily-swappable-parameters,-bugprone-narrowing-conversions"
 checks="$checks,-bugprone-reserved-identifier,-clang-analyzer-security.insecureAPI.*"
 checks="$checks,-bugprone-assignment-in-if-condition,-bugprone-branch-clone,-bugprone-implicit-widening-of-multiplication-result"
+# Fields stand in the order of their meaning; where bytes count, a _Static_assert holds the budget. Types and
+# designated initializers of the X tables cannot be parenthesized. Records are compared as bytes: decoders clear
+# them whole first, and should padding differ nevertheless, a row is written once more than needed.
+checks="$checks,-clang-analyzer-optin.performance.Padding,-bugprone-macro-parentheses"
+checks="$checks,-bugprone-suspicious-memory-comparison"
 bad=0
 # (one file a run: clang-tidy 14 sees uninitialized va_lists that are none when given several)
 printf '%s\n' "$@" | xargs -P "$(nproc)" -n 1 sh -c '
 	clang-tidy --quiet --warnings-as-errors="*" --checks="'"$checks"'" "$@" -- '"$(printf '%s' "$flags" | sed 's/"/\\"/g')"' 2>/dev/null' sh || bad=1
+# (cppcheck takes every address of an unset variable for a read of it, and a pointer stored for a call for one that
+# is kept; the compilers and the analyzer of clang-tidy follow both more exactly)
 cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,portability \
 	--suppress=missingIncludeSystem --suppress=unknownMacro --suppress=preprocessorErrorDirective \
 	--suppress=nullPointerArithmeticRedundantCheck --suppress=normalCheckLevelMaxBranches \
+	--suppress=ctuuninitvar --suppress=autoVariables \
 	-D__BYTE_ORDER__=1234 -D__ORDER_LITTLE_ENDIAN__=1234 -D_GNU_SOURCE -I. -I$B "$@" || bad=1
 [ $bad = 0 ] && echo "lint: good"
 exit $bad
