@@ -899,7 +899,7 @@ bool client_parse_url(const char *url, struct client_address *out, char *why, si
 		hints.ai_flags = 0;
 		err = getaddrinfo(out->host, out->port, &hints, &found);
 	}
-	if (err) {
+	if (err || !found) {
 		snprintf(why, why_bytes, "%s: %s", out->host, gai_strerror(err));
 		return false;
 	}

@@ -109,7 +109,6 @@ void figures_table(const struct figures *f, FILE *to)
 static json_t *machine(void)
 {
 	char line[512], cpu[256] = "unknown";
-	unsigned long long total_kib = 0;
 	struct utsname u;
 	FILE *f = fopen("/proc/cpuinfo", "re");
 
@@ -124,16 +123,11 @@ static json_t *machine(void)
 	}
 	if (f)
 		fclose(f);
-	f = fopen("/proc/meminfo", "re");
-	if (f && fscanf(f, "MemTotal: %llu", &total_kib) != 1)
-		total_kib = 0;
-	if (f)
-		fclose(f);
 	if (uname(&u) != 0)
 		snprintf(u.release, sizeof(u.release), "unknown");
 	return json_pack("{s:s, s:I, s:s, s:I}", "cpu", cpu, "cores",
 		(json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "kernel", u.release, "mem_bytes",
-		(json_int_t)(total_kib * 1024));
+		(json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
 }
 
 void figures_json(const struct figures *f, json_t *settings, FILE *to)

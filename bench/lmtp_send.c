@@ -131,7 +131,7 @@ static bool expect(struct session *s, const char *doing, int code)
 		if (!read_line(s))
 			return false;
 	} while (strlen(s->line) > 3 && s->line[3] == '-');
-	if (atoi(s->line) == code)
+	if (strtol(s->line, NULL, 10) == code)
 		return true;
 	snprintf(s->why, s->why_bytes, "LMTP: %s: %.200s", doing, s->line);
 	return false;

@@ -643,6 +643,9 @@ static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, u
 	double enters, seconds;
 	size_t n = 0;
 
+	const uint32_t users_count = b->users;
+
+	CHECK(users_count > 0);
 	if (!park(b, b->phones, "parking again"))
 		return false;
 	pause_ms(300);
@@ -684,7 +687,7 @@ static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, u
 
 		if (came_ns > last_ns)
 			last_ns = came_ns;
-		took[n++] = came_ns - commit_ns[i % b->users];
+		took[n++] = came_ns - commit_ns[i % users_count];
 	}
 	seconds = (double)(last_ns - first_commit_ns) / 1e9;
 	figure(b, "burst_time_to_last", (double)(last_ns - first_ns) / 1e6, "ms", b->phones,

@@ -111,7 +111,7 @@ enum verb {
 		VERB_COUNT
 };
 static const char *const verb_names[] = {
-#define X(id, name) [VERB_##id] = name,
+#define X(id, name) [VERB_##id] = (name),
 	VERBS(X)
 #undef X
 };
@@ -267,6 +267,8 @@ static const char *first_line(struct bytes text, char out[80])
 {
 	size_t n = 0, i = 0;
 
+	if (!text.p)
+		text.n = 0;
 	while (i < text.n && (text.p[i] == '\n' || text.p[i] == '\r' || text.p[i] == ' '))
 		i++;
 	for (; i < text.n && text.p[i] != '\n' && text.p[i] != '\r'; i++) {
@@ -1597,6 +1599,8 @@ static void read_arguments(struct phone_app *a, int argc, char **argv)
 static void default_device(struct phone_app *a)
 {
 	uint64_t hash = 0xcbf29ce484222325u;
+
+	CHECK(a->user);
 
 	for (const char *s = a->user; *s; s++)
 		hash = (hash ^ (uint8_t)*s) * 0x100000001b3u;

@@ -201,6 +201,37 @@ void target_stop(struct target_server *t)
 
 /* ---- CPU and memory ---- */
 
+/* The number behind `word`, which begins the line; false: another line. */
+static bool line_number(const char *line, const char *word, uint64_t *out)
+{
+	size_t n = strlen(word);
+
+	if (strncmp(line, word, n) != 0)
+		return false;
+	*out = strtoull(line + n, NULL, 10);
+	return true;
+}
+
+/* The count-th number of a file of one line, from 0; `none` when there is none. */
+static uint64_t file_number(const char *path, int count, uint64_t none)
+{
+	char line[256], *at = line, *end;
+	FILE *f = fopen(path, "re");
+	uint64_t v = none;
+
+	if (!f)
+		return none;
+	if (!fgets(line, sizeof(line), f))
+		line[0] = 0;
+	fclose(f);
+	for (; count >= 0; count--, at = end) {
+		v = strtoull(at, &end, 10);
+		if (end == at)
+			return none;
+	}
+	return v;
+}
+
 /* Calls fn for pid and all below it. */
 static void each_process(pid_t pid, void (*fn)(pid_t pid, void *arg), void *arg, int depth)
 {
@@ -214,19 +245,21 @@ static void each_process(pid_t pid, void (*fn)(pid_t pid, void *arg), void *arg,
 	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
 	tasks = opendir(path);
 	while (tasks && (e = readdir(tasks))) {
-		char children[128];
+		char children[128], list[4096], *at = list, *end;
 		FILE *f;
-		int child;
 
 		if (e->d_name[0] == '.')
 			continue;
 		snprintf(children, sizeof(children), "/proc/%d/task/%.20s/children", (int)pid,
 			e->d_name);
 		f = fopen(children, "re");
-		while (f && fscanf(f, "%d", &child) == 1)
+		if (!f)
+			continue;
+		if (!fgets(list, sizeof(list), f))
+			list[0] = 0;
+		fclose(f);
+		for (long child; (child = strtol(at, &end, 10)) > 0; at = end)
 			each_process((pid_t)child, fn, arg, depth + 1);
-		if (f)
-			fclose(f);
 	}
 	if (tasks)
 		closedir(tasks);
@@ -235,7 +268,7 @@ static void each_process(pid_t pid, void (*fn)(pid_t pid, void *arg), void *arg,
 /* schedstat counts in nanoseconds; utime and stime of stat in ticks of 10 ms. */
 static void add_cpu(pid_t pid, void *arg)
 {
-	uint64_t *sum = arg, ns;
+	uint64_t *sum = arg;
 	char path[64];
 	DIR *tasks;
 	struct dirent *e;
@@ -244,16 +277,11 @@ static void add_cpu(pid_t pid, void *arg)
 	tasks = opendir(path);
 	while (tasks && (e = readdir(tasks))) {
 		char file[128];
-		FILE *f;
 
 		if (e->d_name[0] == '.')
 			continue;
 		snprintf(file, sizeof(file), "%s/%.20s/schedstat", path, e->d_name);
-		f = fopen(file, "re");
-		if (f && fscanf(f, "%llu", (unsigned long long *)&ns) == 1)
-			*sum += ns;
-		if (f)
-			fclose(f);
+		*sum += file_number(file, 0, 0);
 	}
 	if (tasks)
 		closedir(tasks);
@@ -272,17 +300,17 @@ static void add_memory(pid_t pid, void *arg)
 {
 	struct target_memory *m = arg;
 	char path[64], line[256];
-	unsigned long long kib;
+	uint64_t kib;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)pid);
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "Pss: %llu", &kib) == 1)
+		if (line_number(line, "Pss:", &kib))
 			m->pss += kib * 1024;
-		else if (sscanf(line, "Pss_Anon: %llu", &kib) == 1)
+		else if (line_number(line, "Pss_Anon:", &kib))
 			m->anon += kib * 1024;
-		else if (sscanf(line, "Rss: %llu", &kib) == 1)
+		else if (line_number(line, "Rss:", &kib))
 			m->rss += kib * 1024;
 	}
 	if (f)
@@ -299,15 +327,15 @@ bool target_memory(pid_t pid, struct target_memory *out)
 
 void kernel_memory(struct kernel_memory *out)
 {
-	char line[512], name[64];
-	unsigned long long kib, active, total, size, per, pages, slabs;
+	char line[512];
+	uint64_t kib;
 	FILE *f = fopen("/proc/meminfo", "re");
 
 	*out = (struct kernel_memory){0};
 	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "MemAvailable: %llu", &kib) == 1)
+		if (line_number(line, "MemAvailable:", &kib))
 			out->available = kib * 1024;
-		else if (sscanf(line, "Slab: %llu", &kib) == 1)
+		else if (line_number(line, "Slab:", &kib))
 			out->slab = kib * 1024;
 	}
 	if (f)
@@ -318,27 +346,31 @@ void kernel_memory(struct kernel_memory *out)
 		char *mem = tcp ? strstr(line, "mem ") : NULL;
 		char *sockets = tcp ? strstr(line, "alloc ") : NULL;
 
-		if (mem && sscanf(mem, "mem %llu", &pages) == 1)
-			out->sockets = pages * 4096;
-		if (sockets && sscanf(sockets, "alloc %llu", &total) == 1)
-			out->tcp_sockets = total;
+		if (mem)
+			out->sockets = strtoull(mem + 4, NULL, 10) * 4096;
+		if (sockets)
+			out->tcp_sockets = strtoull(sockets + 6, NULL, 10);
 	}
 	if (f)
 		fclose(f);
+	/* name active total size per-slab pages-per-slab : tunables ... : slabdata active slabs */
 	f = fopen("/proc/slabinfo", "re");
 	while (f && fgets(line, sizeof(line), f)) {
-		char *data = strstr(line, ": slabdata");
+		char *data = strstr(line, ": slabdata"), *at = line + strcspn(line, " ");
+		uint64_t v[5], slabs;
 
-		if (!data ||
-			sscanf(line, "%63s %llu %llu %llu %llu %llu", name, &active, &total, &size,
-				&per, &pages) != 6 ||
-			sscanf(data, ": slabdata %llu %llu", &active, &slabs) != 2)
-			continue;
-		for (int i = 0; i < KERNEL_CACHES; i++) {
-			if (strcmp(name, kernel_cache_names[i]) != 0)
+		for (int i = 0; i < KERNEL_CACHES && data; i++) {
+			size_t n = strlen(kernel_cache_names[i]);
+
+			if ((size_t)(at - line) != n || memcmp(line, kernel_cache_names[i], n) != 0)
 				continue;
-			out->cache[i] = slabs * pages * 4096;
+			for (size_t k = 0; k < ARRAY_LEN(v); k++)
+				v[k] = strtoull(at, &at, 10);
+			strtoull(data + sizeof(": slabdata"), &data, 10);
+			slabs = strtoull(data, NULL, 10);
+			out->cache[i] = slabs * v[4] * 4096;
 			out->has_caches = true;
+			break;
 		}
 	}
 	if (f)
@@ -515,17 +547,6 @@ void metrics_free(struct metrics_page *page)
 
 /* ---- before it starts ---- */
 
-static unsigned long long read_number(const char *path, const char *format, unsigned long long none)
-{
-	FILE *f = fopen(path, "re");
-	unsigned long long v;
-	bool ok = f && fscanf(f, format, &v) == 1;
-
-	if (f)
-		fclose(f);
-	return ok ? v : none;
-}
-
 static const char *verdict(bool ok)
 {
 	return ok ? "enough" : "NOT ENOUGH";
@@ -547,15 +568,15 @@ bool machine_suffices(const struct machine_need *need, FILE *to)
 	memory_ok = k.available > bytes;
 	fprintf(to, "memory: about %llu MB needed, %llu MB available: %s\n", bytes >> 20,
 		(unsigned long long)k.available >> 20, verdict(memory_ok));
-	low = read_number("/proc/sys/net/ipv4/ip_local_port_range", "%llu", 32768);
-	high = read_number("/proc/sys/net/ipv4/ip_local_port_range", "%*u %llu", 60999);
+	low = file_number("/proc/sys/net/ipv4/ip_local_port_range", 0, 32768);
+	high = file_number("/proc/sys/net/ipv4/ip_local_port_range", 1, 60999);
 	ports = (high > low ? high - low : 0) * need->addresses;
 	ports_ok = ports > per_source;
 	fprintf(to, "ports: %u per source address needed, %llu there: %s\n", per_source, ports,
 		verdict(ports_ok));
 	getrlimit(RLIMIT_NOFILE, &lim);
-	used = read_number("/proc/sys/fs/file-nr", "%llu", 0);
-	max = read_number("/proc/sys/fs/file-max", "%llu", UINT64_MAX);
+	used = file_number("/proc/sys/fs/file-nr", 0, 0);
+	max = file_number("/proc/sys/fs/file-max", 0, UINT64_MAX);
 	files = (unsigned long long)need->phones * (need->both_ends ? 2 : 1);
 	/* Direct descriptors: each ring has its own table of that many. */
 	files_ok = used + files < max && lim.rlim_max >= 64 + need->phones / lim.rlim_max;
