@@ -182,6 +182,7 @@ static void return_wake_buffer(struct shard *s, uint32_t slot)
 	w->next_free = s->wake_free;
 	s->wake_free = w;
 	s->wake_of[slot] = NULL;
+	s->wakes_out--;
 	s->wake_moved_ms = loop_now_ms(s->loop);
 }
 
@@ -216,6 +217,8 @@ void conn_accepted(
 	CHECK(c->state == CONN_FREE && !c->active && c->queue == QUEUE_NONE);
 	memset(c, 0, sizeof(*c));
 	c->peer = *peer;
+	if (slot >= s->slots_end)
+		s->slots_end = slot + 1;
 	s->open_conns++;
 	METRIC_INC(CONNS_ACCEPTED);
 	METRIC_ADD(CONNS, 1);
@@ -274,6 +277,10 @@ void conn_readable(struct shard *s, uint32_t slot)
 	struct active *a;
 
 	c->flags &= (uint8_t)~CONN_RECEIVING;
+	/* The bytes stay in the socket for whoever has it when the upgrade is over. */
+	if (move_holds(s) && (c->state == CONN_GREETED || c->state == CONN_IDLE ||
+				     c->state == CONN_PARKED))
+		return;
 	switch ((enum conn_state)c->state) {
 	case CONN_GREETED:
 		/* Those who wait already come first. */
@@ -503,6 +510,7 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 		w->n = (uint32_t)n;
 	}
 	s->wake_of[slot] = w;
+	s->wakes_out++;
 	c->state = CONN_RESPOND;
 	c->flags |= CONN_SENDING;
 	conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
@@ -772,6 +780,8 @@ bool conn_background(struct shard *s)
 		CHECK(s->conns[slot].state == CONN_HANDSHAKE);
 		handshake_step(s, slot);
 	}
+	if (move_holds(s))
+		return s->handshakes.count > 0;
 	/* Requests first: their handshakes are paid for. */
 	while (s->want_active.count && begin_request(s, s->want_active.first))
 		queue_remove(s, s->want_active.first);

@@ -3,18 +3,22 @@
 #include "core/base/check.h"
 #include "core/base/log.h"
 #include "core/config.h"
+#include "core/handover_state.h"
 #include "core/server.h"
+#include "core/upgrade.h"
 #include "core/version.h"
 #include "io/tls.h"
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +32,10 @@ struct arguments {
 	const char *file;
 	char *sets[SETS_MAX];
 	unsigned set_count;
+	/* for the program that takes our place */
+	const char *program;
+	char **again;     /* our arguments, without argv[0] and --take-over */
+	int take_over_fd; /* -1: a start like any other */
 };
 
 static const char usage[] =
@@ -47,6 +55,8 @@ static const char usage[] =
 	"directory\n"
 	"      --check-config       check the configuration and stop: 0 good, 1 wrong\n"
 	"      --print-config       show every value in force and stop\n"
+	"      --handover-version   print the format in which connections are taken over at an\n"
+	"                           upgrade, and stop\n"
 	"  -V, --version\n"
 	"  -h, --help\n"
 	"\n"
@@ -105,7 +115,18 @@ static void tell_systemd(const char *state)
 	close(fd);
 }
 
-enum { OPT_DATA = 256, OPT_HTTPS, OPT_HTTP, OPT_LMTP, OPT_ADMIN, OPT_SELF, OPT_CHECK, OPT_PRINT };
+enum {
+	OPT_DATA = 256,
+	OPT_HTTPS,
+	OPT_HTTP,
+	OPT_LMTP,
+	OPT_ADMIN,
+	OPT_SELF,
+	OPT_CHECK,
+	OPT_PRINT,
+	OPT_HANDOVER,
+	OPT_TAKE_OVER
+};
 
 static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 	{"set", required_argument, NULL, 's'}, {"data", required_argument, NULL, OPT_DATA},
@@ -113,7 +134,9 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 	{"lmtp", required_argument, NULL, OPT_LMTP}, {"admin", required_argument, NULL, OPT_ADMIN},
 	{"self-signed", no_argument, NULL, OPT_SELF},
 	{"check-config", no_argument, NULL, OPT_CHECK},
-	{"print-config", no_argument, NULL, OPT_PRINT}, {"version", no_argument, NULL, 'V'},
+	{"print-config", no_argument, NULL, OPT_PRINT},
+	{"handover-version", no_argument, NULL, OPT_HANDOVER},
+	{"take-over", required_argument, NULL, OPT_TAKE_OVER}, {"version", no_argument, NULL, 'V'},
 	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 static const char *alias(int option)
@@ -134,8 +157,69 @@ static const char *alias(int option)
 	}
 }
 
-/* Returns when it is time to end. */
-static void wait_for_signals(struct server *server, const sigset_t *set)
+/* The path that we were started by, not what it led to then: at an upgrade it may lead to a newer
+ * program. Only where it does not lead to us now (a name found in PATH) is the file itself meant.
+ */
+static const char *own_program(const char *name)
+{
+	static char path[PATH_MAX];
+	struct stat ours, named;
+	char here[PATH_MAX];
+	ssize_t n;
+
+	if (strchr(name, '/') && stat("/proc/self/exe", &ours) == 0 && stat(name, &named) == 0 &&
+		ours.st_dev == named.st_dev && ours.st_ino == named.st_ino) {
+		if (name[0] == '/')
+			n = snprintf(path, sizeof(path), "%s", name);
+		else if (getcwd(here, sizeof(here)))
+			n = snprintf(path, sizeof(path), "%s/%s", here, name);
+		else
+			n = -1;
+		if (n > 0 && n < (ssize_t)sizeof(path))
+			return path;
+	}
+	n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	path[n > 0 ? n : 0] = 0;
+	return path;
+}
+
+/* Before getopt sorts them. */
+static char **arguments_again(int argc, char **argv)
+{
+	char **again = calloc((size_t)argc + 1, sizeof(*again));
+	int n = 0;
+
+	CHECK(again);
+	for (int i = 1; i < argc; i++) {
+		if (strcmp(argv[i], "--take-over") == 0 && i + 1 < argc)
+			i++;
+		else
+			again[n++] = argv[i];
+	}
+	return again;
+}
+
+static void alive(void)
+{
+	tell_systemd("WATCHDOG=1");
+}
+
+static bool upgrade(struct server *server, const struct arguments *args)
+{
+	struct upgrade_result r;
+	char state[64];
+
+	if (!server_upgrade(server, args->program, args->again, alive, &r))
+		return false;
+	/* The last that we may say: from here on the other is the main process. */
+	snprintf(state, sizeof(state), "MAINPID=%ld\nREADY=1", (long)r.pid);
+	tell_systemd(state);
+	return true;
+}
+
+/* Returns when it is time to end; true: another process has taken over. */
+static bool wait_for_signals(
+	struct server *server, const struct arguments *args, const sigset_t *set)
 {
 	const struct timespec pause = {.tv_sec = 2};
 	char why[512];
@@ -144,7 +228,9 @@ static void wait_for_signals(struct server *server, const sigset_t *set)
 		int sig = sigtimedwait(set, NULL, &pause);
 
 		if (sig == SIGTERM || sig == SIGINT)
-			return;
+			return false;
+		if (sig == SIGUSR2 && upgrade(server, args))
+			return true;
 		if (sig == SIGHUP) {
 			tell_systemd("RELOADING=1");
 			server_reload(server, why, sizeof(why));
@@ -175,7 +261,8 @@ static int show_config(struct arguments *args, bool print)
 
 static int serve(struct arguments *args)
 {
-	struct server *server;
+	struct take_over *take = NULL;
+	struct server *server = NULL;
 	char why[1024] = "";
 	sigset_t set;
 
@@ -184,6 +271,7 @@ static int serve(struct arguments *args)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR2);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	/* Mail and password hashes of everybody are in memory: no core files, no ptrace. */
@@ -193,24 +281,36 @@ static int serve(struct arguments *args)
 	log_start();
 	log_msg(LOG_INFO, "start version=%s commit=%s tls=\"%s\"", roost_version, roost_commit,
 		tls_library());
-	server = server_start(read_config, args, why, sizeof(why));
+	if (args->take_over_fd >= 0)
+		take = take_over_begin(args->take_over_fd, why, sizeof(why));
+	if (take || args->take_over_fd < 0)
+		server = server_start(read_config, args, take, why, sizeof(why));
 	if (!server) {
 		log_stop();
 		fprintf(stderr, "roostd: %s\n", why);
 		return 1;
 	}
 	fprintf(stderr, "roostd ready\n");
-	tell_systemd("READY=1");
-	wait_for_signals(server, &set);
-	tell_systemd("STOPPING=1");
-	server_stop(&server);
+	if (!take)
+		tell_systemd("READY=1");
+	if (wait_for_signals(server, args, &set)) {
+		server_leave(&server);
+	} else {
+		tell_systemd("STOPPING=1");
+		server_stop(&server);
+	}
 	log_stop();
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	struct arguments args = {.file = NULL};
+	struct arguments args = {
+		.take_over_fd = -1,
+		.program = own_program(argv[0] ? argv[0] : ""),
+		.again = arguments_again(argc, argv),
+	};
+	uint64_t fd;
 	bool check = false, print = false, ok = true;
 	int o, code;
 
@@ -235,6 +335,13 @@ int main(int argc, char **argv)
 			break;
 		case OPT_PRINT:
 			print = true;
+			break;
+		case OPT_HANDOVER:
+			printf("%d\n", HANDOVER_FORMAT);
+			return 0;
+		case OPT_TAKE_OVER: /* (said by the predecessor only, so not in the usage) */
+			ok = bytes_to_u64(bytes_str(optarg), 1 << 20, &fd);
+			args.take_over_fd = ok ? (int)fd : -1;
 			break;
 		case 'V':
 			printf("roostd %s (%s), %s\n", roost_version, roost_commit, tls_library());
@@ -262,5 +369,6 @@ int main(int argc, char **argv)
 	}
 	for (unsigned i = 0; i < args.set_count; i++)
 		free(args.sets[i]);
+	free(args.again);
 	return code;
 }

@@ -168,6 +168,9 @@ static void wake(struct shard *s, uint32_t slot, enum wake_reason why, uint64_t 
 
 	if (w->why != WAKE_NONE && w->why != WAKE_RECHECK)
 		return;
+	/* Another process may be about to answer it: both must not. */
+	if (s->conns[slot].flags & CONN_MOVED)
+		return;
 	w->why = (uint8_t)why;
 	w->woken_seq = seq;
 	if (s->conns[slot].queue == QUEUE_NONE)
@@ -473,8 +476,48 @@ static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
 	} else {
 		conn_watch(s, slot);
 	}
-	if (s->draining)
+	/* In an upgrade it is too late to be moved, and too early to know whether all are: the phone
+	 * asks again and finds whoever serves then. */
+	if (s->draining || move_frozen(s))
 		wake(s, slot, WAKE_DRAIN, 0);
+	return true;
+}
+
+void park_release(struct shard *s, uint32_t slot)
+{
+	unpark(s, slot);
+}
+
+bool park_adopt(struct shard *s, uint32_t slot, const struct handover_slot *h)
+{
+	uint32_t folders[PING_FOLDERS_MAX];
+	size_t n = 0;
+	struct waiter_spec spec = {
+		.kind = h->kind == HANDOVER_PING ? WAITER_PING : WAITER_SYNC,
+		.mailbox = h->mailbox,
+		.device = h->device,
+		.folders = folders,
+		.since_seq = h->since_seq,
+		.order = h->order,
+		.due_ms = h->due_ms,
+		.since_wall_ms = h->since_wall_ms,
+		.heartbeat_s = h->heartbeat_s,
+	};
+
+	for (uint64_t bits = h->folders; bits; bits &= bits - 1)
+		folders[n++] = (uint32_t)__builtin_ctzll(bits);
+	for (size_t i = 0; i < h->more.n / 4 && n < PING_FOLDERS_MAX; i++)
+		folders[n++] = handover_folder(h->more, i);
+	spec.folder_count = n;
+	if (!waiters_add(s->waiters, slot, &spec))
+		return false;
+	presence_add(s->presence, spec.mailbox, spec.device);
+	METRIC_ADD(PARKED_PING, spec.kind == WAITER_PING);
+	METRIC_ADD(PARKED_SYNC, spec.kind == WAITER_SYNC);
+	s->conns[slot].state = CONN_PARKED;
+	if (h->flags & HANDOVER_RECHECK)
+		waiters_get(s->waiters, slot)->why = WAKE_RECHECK;
+	park_rearm(s, slot);
 	return true;
 }
 
@@ -803,6 +846,10 @@ void park_journal(struct shard *s)
 	struct db_txn txn;
 	int n, done = 0;
 
+	if (move_frozen(s)) {
+		s->committed_pending = true;
+		return;
+	}
 	s->committed_pending = s->journal_stuck = false;
 	for (;;) {
 		if (db_read(s->server->db, &txn)) {

@@ -13,8 +13,10 @@
 #include "core/feed/lmtp.h"
 #include "core/push/presence.h"
 #include "core/shard.h"
+#include "core/upgrade.h"
 #include "core/version.h"
 #include "core/work.h"
+#include "io/loop.h"
 #include "io/tls.h"
 #include "store/db.h"
 #include "store/writer.h"
@@ -35,6 +37,9 @@ struct shard_start {
 	unsigned index;
 	pthread_t thread;
 	int listeners[LISTENERS_MAX];
+	enum listener_kind kinds[LISTENERS_MAX];
+	const char *texts[LISTENERS_MAX]; /* of the configuration that was in force at the start */
+	unsigned listener_count;
 	char why[256];
 };
 
@@ -47,9 +52,8 @@ struct running {
 	struct config *configs[CONFIGS_MAX]; /* every configuration that was ever in force */
 	unsigned config_count;
 	struct shard_start *starts;
-	enum listener_kind kinds[LISTENERS_MAX];
-	unsigned listener_count;
-	pthread_barrier_t made, go;
+	pthread_barrier_t made, go, taken, run;
+	struct take_over *take;
 	_Atomic bool failed;
 	pthread_t writer_thread;
 	bool writer_running;
@@ -58,6 +62,11 @@ struct running {
 	struct admin *admin;
 	_Atomic bool ready;
 	uint64_t housekeeping_ms;
+	pthread_mutex_t upgrade_mutex;
+	pthread_cond_t upgrade_cond;
+	bool upgrade_asked, upgrade_drain, upgrade_told; /* upgrade_mutex */
+	struct admin_upgrade upgrade_answer;             /* likewise */
+	struct upgrade *upgrade;                         /* handed over */
 };
 
 struct eas_context server_eas(struct server *s)
@@ -154,6 +163,53 @@ static void set_int(int fd, int level, int name, int value)
 	setsockopt(fd, level, name, &value, sizeof(value));
 }
 
+static const char *const kind_words[] = {[LISTENER_HTTPS] = "https", [LISTENER_HTTP] = "http"};
+
+static bool start_listener(
+	struct shard_start *st, int fd, enum listener_kind kind, const char *text)
+{
+	if (st->listener_count == LISTENERS_MAX)
+		return false;
+	st->listeners[st->listener_count] = fd;
+	st->kinds[st->listener_count] = kind;
+	st->texts[st->listener_count++] = text;
+	return true;
+}
+
+static void set_options(int fd, const struct config *c)
+{
+	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, c->http_tcp_keepalive_s != 0);
+	if (c->http_tcp_keepalive_s) {
+		set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)c->http_tcp_keepalive_s);
+		set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 30);
+		set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+	}
+	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)c->http_tcp_user_timeout_s * 1000);
+}
+
+/* The sockets of this address that came with an upgrade, dealt out to the shards: each has its own
+ * queue of connections, so none may be forgotten. False: a shard has no room. */
+static bool inherit(struct running *r, const char *text, enum listener_kind kind,
+	const struct config *c, unsigned *count_out, struct sockaddr_storage *ss_out,
+	socklen_t *len)
+{
+	struct socket_list *l = take_over_sockets(r->take);
+	int fd;
+
+	for (*count_out = 0; (fd = sockets_take(l, kind_words[kind], text)) >= 0; ++*count_out) {
+		*len = sizeof(*ss_out);
+		getsockname(fd, (struct sockaddr *)ss_out, len);
+		set_options(fd, c);
+		if (!start_listener(
+			    &r->starts[*count_out % r->server.shard_count], fd, kind, text)) {
+			close(fd);
+			return false;
+		}
+	}
+	return true;
+}
+
 /* A socket of this address for each shard: the kernel spreads connections over them. */
 static bool listen_on(struct running *r, const char *text, enum listener_kind kind,
 	const struct config *c, char *why, size_t why_bytes)
@@ -161,53 +217,44 @@ static bool listen_on(struct running *r, const char *text, enum listener_kind ki
 	struct sockaddr_storage ss;
 	socklen_t len;
 	int probe;
+	unsigned have;
 	char shown[ADDRESS_TEXT_BYTES], cause[160];
 
-	if (r->listener_count == LISTENERS_MAX) {
-		snprintf(why, why_bytes, "more than %d addresses to listen on", LISTENERS_MAX);
-		return false;
-	}
 	if (!address_parse(text, ADDRESS_TCP, &ss, &len, cause, sizeof(cause))) {
 		snprintf(why, why_bytes, "listen: %s: %s", text, cause);
 		return false;
 	}
+	if (!inherit(r, text, kind, c, &have, &ss, &len))
+		goto too_many;
 	/* With SO_REUSEPORT alone a second server of the same user would get half of the phones
 	 * instead of an error. */
-	probe = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	probe = have ? -1 : socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (probe >= 0)
 		set_int(probe, SOL_SOCKET, SO_REUSEADDR, 1);
-	if (probe < 0 || bind(probe, (struct sockaddr *)&ss, len)) {
+	if (!have && (probe < 0 || bind(probe, (struct sockaddr *)&ss, len))) {
 		snprintf(why, why_bytes, "listen: %s: %s", text, strerror(errno));
 		if (probe >= 0)
 			close(probe);
 		return false;
 	}
-	close(probe);
-	for (unsigned i = 0; i < r->server.shard_count; i++) {
+	if (probe >= 0)
+		close(probe);
+	for (unsigned i = have; i < r->server.shard_count; i++) {
 		int fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 		if (fd < 0) {
 			snprintf(why, why_bytes, "listen: %s: %s", text, strerror(errno));
 			return false;
 		}
-		r->starts[i].listeners[r->listener_count] = fd;
+		if (!start_listener(&r->starts[i], fd, kind, text)) {
+			close(fd);
+			goto too_many;
+		}
 		set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 		set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-		set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-		if (c->http_tcp_keepalive_s) {
-			set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-			set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)c->http_tcp_keepalive_s);
-			set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 30);
-			set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-		}
-		if (c->http_tcp_user_timeout_s)
-			set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT,
-				(int)c->http_tcp_user_timeout_s * 1000);
+		set_options(fd, c);
 		if (bind(fd, (struct sockaddr *)&ss, len) || listen(fd, 65535)) {
 			snprintf(why, why_bytes, "listen: %s: %s", text, strerror(errno));
-			r->listener_count++;
-			for (unsigned k = i + 1; k < r->server.shard_count; k++)
-				r->starts[k].listeners[r->listener_count - 1] = -1;
 			return false;
 		}
 		/* Port 0: the others take the one that the first was given. */
@@ -217,17 +264,17 @@ static bool listen_on(struct running *r, const char *text, enum listener_kind ki
 	address_format((struct sockaddr *)&ss, len, shown);
 	log_msg(LOG_INFO, "listening kind=%s address=%s", kind == LISTENER_HTTPS ? "https" : "http",
 		shown);
-	r->kinds[r->listener_count++] = kind;
 	return true;
+too_many:
+	snprintf(why, why_bytes, "more than %d addresses to listen on", LISTENERS_MAX);
+	return false;
 }
 
 static void close_listeners(struct running *r)
 {
-	for (unsigned l = 0; l < r->listener_count; l++)
-		for (unsigned i = 0; i < r->server.shard_count; i++)
-			if (r->starts[i].listeners[l] >= 0)
-				close(r->starts[i].listeners[l]);
-	r->listener_count = 0;
+	for (unsigned i = 0; r->starts && i < r->server.shard_count; i++)
+		while (r->starts[i].listener_count)
+			close(r->starts[i].listeners[--r->starts[i].listener_count]);
 }
 
 /* ---- threads
@@ -242,7 +289,7 @@ static void *shard_thread(void *arg)
 
 	snprintf(name, sizeof(name), "shard-%u", st->index);
 	pthread_setname_np(pthread_self(), name);
-	s = shard_new(&r->server, st->index, st->listeners, r->kinds, r->listener_count, st->why,
+	s = shard_new(&r->server, st->index, st->listeners, st->kinds, st->listener_count, st->why,
 		sizeof(st->why));
 	if (!s)
 		atomic_store(&r->failed, true);
@@ -250,6 +297,11 @@ static void *shard_thread(void *arg)
 	/* Everybody is made, or nobody runs. */
 	pthread_barrier_wait(&r->made);
 	pthread_barrier_wait(&r->go);
+	if (r->take && !atomic_load(&r->failed) &&
+		!take_over_import(r->take, s, r->server.shard_count, st->why, sizeof(st->why)))
+		atomic_store(&r->failed, true);
+	pthread_barrier_wait(&r->taken);
+	pthread_barrier_wait(&r->run);
 	if (!atomic_load(&r->failed))
 		shard_run(s);
 	/* Another shard's last message may still name this one: freed when all have ended. */
@@ -332,6 +384,33 @@ static bool admin_reload(void *arg, char *why, size_t why_bytes)
 	return server_reload(&((struct running *)arg)->server, why, why_bytes);
 }
 
+/* Main does it, since it is the one that ends; this thread waits for what comes of it. */
+static bool admin_ask_upgrade(
+	void *arg, bool drain, struct admin_upgrade *out, char *why, size_t why_bytes)
+{
+	struct running *r = arg;
+	bool ok = false;
+
+	pthread_mutex_lock(&r->upgrade_mutex);
+	if (r->upgrade_asked) {
+		snprintf(why, why_bytes, "an upgrade is under way already");
+		goto out;
+	}
+	r->upgrade_asked = true;
+	r->upgrade_drain = drain;
+	r->upgrade_told = false;
+	kill(getpid(), SIGUSR2);
+	while (!r->upgrade_told)
+		pthread_cond_wait(&r->upgrade_cond, &r->upgrade_mutex);
+	ok = r->upgrade_answer.pid != 0;
+	*out = r->upgrade_answer;
+	if (!ok)
+		snprintf(why, why_bytes, "%s", r->upgrade_answer.why);
+out:
+	pthread_mutex_unlock(&r->upgrade_mutex);
+	return ok;
+}
+
 static void admin_ask_stop(void *arg)
 {
 	(void)arg;
@@ -398,6 +477,8 @@ static void take_down(struct running *r)
 		admin_stop(&r->admin);
 	if (r->lmtp)
 		lmtp_server_stop(&r->lmtp);
+	take_over_free(&r->take, NULL);
+	upgrade_free(&r->upgrade);
 	if (s->workers)
 		work_pool_free(&s->workers);
 	if (s->credentials)
@@ -428,7 +509,8 @@ static void take_down(struct running *r)
 	free(r);
 }
 
-struct server *server_start(server_config_fn *source, void *arg, char *why, size_t why_bytes)
+struct server *server_start(
+	server_config_fn *source, void *arg, struct take_over *take, char *why, size_t why_bytes)
 {
 	struct running *r = calloc(1, sizeof(*r));
 	struct server *s = &r->server;
@@ -443,12 +525,17 @@ struct server *server_start(server_config_fn *source, void *arg, char *why, size
 		.shards = admin_shards,
 		.reload = admin_reload,
 		.stop = admin_ask_stop,
+		.upgrade = admin_ask_upgrade,
 	};
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 	struct tls_ctx *tls = NULL;
 	bool shards_failed;
+	int lock_fd;
 
 	CHECK(r);
+	r->take = take;
+	pthread_mutex_init(&r->upgrade_mutex, NULL);
+	pthread_cond_init(&r->upgrade_cond, NULL);
 	r->source = source;
 	r->source_arg = arg;
 	pthread_mutex_init(&r->reload_mutex, NULL);
@@ -466,6 +553,9 @@ struct server *server_start(server_config_fn *source, void *arg, char *why, size
 	o.dir = c->store_dir;
 	o.map_bytes = (uint64_t)c->store_map_mib << 20;
 	o.map_bytes_max = (uint64_t)c->store_map_max_mib << 20;
+	lock_fd = sockets_take(take_over_sockets(take), "lock", "");
+	if (lock_fd > 0)
+		o.lock_fd = lock_fd;
 	if (db_open(&o, &s->db, why, why_bytes))
 		goto fail;
 	if (c->listen_https.n && !load_tls(c, &tls, why, why_bytes))
@@ -497,6 +587,8 @@ struct server *server_start(server_config_fn *source, void *arg, char *why, size
 			goto fail;
 	pthread_barrier_init(&r->made, NULL, s->shard_count + 1);
 	pthread_barrier_init(&r->go, NULL, s->shard_count + 1);
+	pthread_barrier_init(&r->taken, NULL, s->shard_count + 1);
+	pthread_barrier_init(&r->run, NULL, s->shard_count + 1);
 	for (unsigned i = 0; i < s->shard_count; i++) {
 		r->starts[i].r = r;
 		r->starts[i].index = i;
@@ -504,18 +596,33 @@ struct server *server_start(server_config_fn *source, void *arg, char *why, size
 	}
 	pthread_barrier_wait(&r->made);
 	shards_failed = atomic_load(&r->failed);
-	if (!shards_failed) {
-		r->lmtp = c->listen_lmtp.n ? lmtp_server_start(c, s->db, s->writer, why, why_bytes)
+	/* From here on the old process may stand still: nothing that takes time. */
+	if (take && !shards_failed) {
+		if (take_over_receive(take, why, why_bytes))
+			presence_continue(s->presence, take_over_order(take));
+		else
+			atomic_store(&r->failed, true);
+	}
+	pthread_barrier_wait(&r->go);
+	pthread_barrier_wait(&r->taken);
+	if (!atomic_load(&r->failed)) {
+		r->lmtp = c->listen_lmtp.n ? lmtp_server_start_with(c, s->db, s->writer,
+						     take_over_sockets(take), why, why_bytes)
 					   : NULL;
 		if (c->listen_lmtp.n && !r->lmtp)
 			atomic_store(&r->failed, true);
 	}
 	if (!atomic_load(&r->failed)) {
-		r->admin = admin_start(c, s->db, &hooks, why, why_bytes);
+		r->admin = admin_start(c, s->db, &hooks, take_over_sockets(take), why, why_bytes);
 		if (!r->admin)
 			atomic_store(&r->failed, true);
 	}
-	pthread_barrier_wait(&r->go);
+	/* Before anything moves: see upgrade.h about who owns what. */
+	if (take && !atomic_load(&r->failed)) {
+		atomic_store(&r->ready, true);
+		take_over_serving(take);
+	}
+	pthread_barrier_wait(&r->run);
 	r->shards_running = s->shard_count;
 	if (atomic_load(&r->failed)) {
 		for (unsigned i = 0; i < s->shard_count; i++) {
@@ -526,8 +633,23 @@ struct server *server_start(server_config_fn *source, void *arg, char *why, size
 		goto fail;
 	}
 	atomic_store(&r->ready, true);
+	if (take) {
+		sockets_free(take_over_sockets(take), true);
+		db_note_owner(s->db);
+		if (take_over_policy_differs(take, atomic_load(&s->policy_generation)))
+			for (unsigned i = 0; i < s->shard_count; i++)
+				shard_policy_changed(s->shards[i]);
+	}
 	return s;
 fail:
+	/* The files of these sockets are the old process' still. */
+	if (take && r->admin)
+		admin_leave(&r->admin);
+	if (take && r->lmtp)
+		lmtp_server_leave(&r->lmtp);
+	/* Nobody but us may hold the connections when it hears of it, or a close there would not be
+	 * one; it waits for our end anyway. */
+	take_over_free(&r->take, why);
 	take_down(r);
 	return NULL;
 }
@@ -551,10 +673,117 @@ void server_stop(struct server **ss)
 	log_msg(LOG_INFO, "drain: done, store closed");
 }
 
+/* ---- upgrade ------------------------------------------------------------------------------- */
+
+static void tell_asker(struct running *r, const struct upgrade_result *res, const char *why)
+{
+	struct admin_upgrade *a = &r->upgrade_answer;
+
+	pthread_mutex_lock(&r->upgrade_mutex);
+	*a = (struct admin_upgrade){
+		.pid = why ? 0 : res->pid,
+		.connections = res->connections,
+		.parked = res->parked,
+		.left = res->left,
+		.pause_us = res->pause_us,
+		.start_ms = res->start_ms,
+	};
+	snprintf(a->version, sizeof(a->version), "%s", res->version);
+	snprintf(a->why, sizeof(a->why), "%s", why ? why : "");
+	r->upgrade_told = true;
+	/* After a success nobody can ask again: there is nothing left to hand over. */
+	r->upgrade_asked = why == NULL;
+	pthread_cond_broadcast(&r->upgrade_cond);
+	pthread_mutex_unlock(&r->upgrade_mutex);
+}
+
+static void own_sockets(struct running *r, struct socket_list *l)
+{
+	for (unsigned i = 0; i < r->server.shard_count; i++)
+		for (unsigned k = 0; k < r->starts[i].listener_count; k++)
+			sockets_add(l, r->starts[i].listeners[k], kind_words[r->starts[i].kinds[k]],
+				r->starts[i].texts[k]);
+	if (r->lmtp)
+		lmtp_server_sockets(r->lmtp, l);
+	admin_sockets(r->admin, l);
+	sockets_add(l, db_lock_fd(r->server.db), "lock", "");
+}
+
+bool server_upgrade(struct server *s, const char *program, char *const *arguments,
+	void (*alive)(void), struct upgrade_result *out)
+{
+	struct running *r = container_of(s, struct running, server);
+	const struct config *c = atomic_load(&s->config);
+	struct socket_list sockets = {0};
+	struct upgrade_options o = {
+		.program = program,
+		.arguments = arguments,
+		.sockets = &sockets,
+		.start_ms = (uint32_t)c->core_upgrade_start_s * 1000,
+		.grace_ms = (uint64_t)c->core_drain_s * 1000,
+		.alive = alive,
+	};
+	char why[512] = "";
+	bool ok = false;
+
+	pthread_mutex_lock(&r->upgrade_mutex);
+	r->upgrade_asked = true; /* (a signal asks for nobody) */
+	if (r->upgrade_drain)
+		o.pace_ms = (uint64_t)c->core_upgrade_pace_s * 1000;
+	r->upgrade_drain = false;
+	pthread_mutex_unlock(&r->upgrade_mutex);
+	log_msg(LOG_INFO, "upgrade: begins program=%s", program);
+	/* A reload would change what is handed over while it is. */
+	pthread_mutex_lock(&r->reload_mutex);
+	own_sockets(r, &sockets);
+	if (getpid() == 1)
+		snprintf(why, sizeof(why),
+			"this is process 1 of its container, which ends with it: start the new "
+			"version beside it, or run under an init");
+	else
+		ok = upgrade_hand_over(s, &o, &r->upgrade, out, why, sizeof(why));
+	pthread_mutex_unlock(&r->reload_mutex);
+	sockets_free(&sockets, false);
+	if (ok)
+		log_msg(LOG_INFO,
+			"upgrade: done process=%ld version=%s connections=%u parked=%u left=%u "
+			"pause_us=%u start_ms=%u",
+			(long)out->pid, out->version, out->connections, out->parked, out->left,
+			out->pause_us, out->start_ms);
+	else
+		log_msg(LOG_ERROR, "upgrade: failed, this process goes on serving: %s", why);
+	tell_asker(r, out, ok ? NULL : why);
+	return ok;
+}
+
+void server_leave(struct server **ss)
+{
+	struct server *s = *ss;
+	struct running *r = container_of(s, struct running, server);
+
+	*ss = NULL;
+	atomic_store(&s->draining, true);
+	upgrade_leave(s, r->upgrade);
+	/* Their sockets and files are the new process' now. */
+	admin_leave(&r->admin);
+	if (r->lmtp)
+		lmtp_server_leave(&r->lmtp);
+	for (unsigned i = 0; i < s->shard_count; i++)
+		pthread_join(r->starts[i].thread, NULL);
+	take_down(r);
+	log_msg(LOG_INFO, "upgrade: the old process ends");
+}
+
 void server_housekeeping(struct server *s)
 {
 	struct running *r = container_of(s, struct running, server);
 	uint64_t now = clock_mono_ms();
+
+	if (r->take && take_over_alone(r->take)) {
+		for (unsigned i = 0; i < s->shard_count; i++)
+			loop_set_shared(shard_loop(s->shards[i]), false);
+		take_over_free(&r->take, NULL);
+	}
 
 	atomic_store(&s->wall_offset_ms, (int64_t)clock_wall_ms() - (int64_t)now);
 	if (now < r->housekeeping_ms)

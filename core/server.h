@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/server.h - what all shards of a process share, and the life of the process: start, reload,
- * drain, stop. No hot-path state: a shard only reads it.
+ * upgrade, drain, stop. No hot-path state: a shard only reads it.
  * Thread: server_new, server_start, server_reload, server_drain, server_free on the main thread
  *         (reload and drain may also be asked for by admin's thread: they are serialized).
  * Memory: configurations and TLS contexts that a reload replaces live until their last user is
@@ -46,12 +46,24 @@ struct server {
 /* NULL with one line in why. `source` builds the configuration anew at each reload (NULL with why
  * when it is wrong); the server owns what it returns. */
 typedef struct config *server_config_fn(void *arg, char *why, size_t why_bytes);
-struct server *server_start(server_config_fn *source, void *arg, char *why, size_t why_bytes);
+struct take_over;
+/* `take` (or NULL): an upgrade, whose connections, listeners and lock come along; the server's from
+ * now on, also when it fails. */
+struct server *server_start(server_config_fn *source, void *arg, struct take_over *take, char *why,
+	size_t why_bytes);
 /* Certificates, policy, limits and log level of a configuration read anew; what was in force
  * stays when it is wrong. Listeners, store and thread counts need a restart. */
 bool server_reload(struct server *s, char *why, size_t why_bytes);
 /* Ends what is under way in an orderly way, closes the store, frees everything. */
 void server_stop(struct server **s);
+/* An upgrade (core/upgrade.h): starts `program` and hands everything over. True: it serves, and
+ * server_leave is next. False: nothing has changed, and the log says why. Whoever asked for it over
+ * the control socket is told. */
+struct upgrade_result;
+bool server_upgrade(struct server *s, const char *program, char *const *arguments,
+	void (*alive)(void), struct upgrade_result *out);
+/* As server_stop, after that: finishes only what could not be handed over. */
+void server_leave(struct server **s);
 /* Now and then, on the main thread: clocks, stale readers, old journal rows. */
 void server_housekeeping(struct server *s);
 

@@ -128,6 +128,11 @@ static void on_released(void *arg, uint32_t slot)
 	conn_released(arg, slot);
 }
 
+static void on_exported(void *arg, uint32_t slot, int err)
+{
+	move_exported(arg, slot, err);
+}
+
 static void on_committed(void *arg)
 {
 	park_journal(arg);
@@ -268,7 +273,7 @@ static void begin_drain(struct shard *s, uint64_t grace_ms)
 	for (unsigned i = 0; i < s->listener_count; i++)
 		shutdown(s->listeners[i], SHUT_RD);
 	park_end_all(s, WAKE_DRAIN);
-	for (uint32_t i = 0; i < s->slots_max && s->open_conns; i++) {
+	for (uint32_t i = 0; i < s->slots_end && s->open_conns; i++) {
 		struct conn *c = &s->conns[i];
 
 		switch ((enum conn_state)c->state) {
@@ -330,6 +335,9 @@ static void on_message(void *arg, struct loop_msg *m)
 	case MSG_PARKED_ASK:
 		answer_ask(s, container_of(m, struct parked_ask, msg));
 		return;
+	case MSG_STEP:
+		move_step(s, m);
+		return;
 	}
 	CHECK(!"a message of an unknown kind");
 }
@@ -345,6 +353,8 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	uint64_t next;
 
 	atomic_store_explicit(&s->last_tick_ms, now_ms, memory_order_relaxed);
+	if (move_frozen(s))
+		return move_tick(s, now_ms);
 	/* Those who wait for a change come first, then deadlines, then newcomers. */
 	if (s->committed_pending)
 		park_journal(s);
@@ -368,6 +378,11 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 		next = now_ms + 2000;
 	if (s->draining && next > now_ms + 100)
 		next = now_ms + 100;
+	if (s->phase == MOVE_QUIET) {
+		uint64_t at = move_tick(s, now_ms);
+
+		next = at < next ? at : next;
+	}
 	return next;
 }
 
@@ -377,6 +392,7 @@ static const struct loop_events events = {
 	.readable = on_readable,
 	.sent = on_sent,
 	.released = on_released,
+	.exported = on_exported,
 	.message = on_message,
 	.committed = on_committed,
 	.tick = on_tick,
@@ -462,7 +478,7 @@ void shard_free(struct shard **ss)
 	*ss = NULL;
 	/* The rings first: what they still send lies in the memory that goes now. */
 	loop_free(&s->loop);
-	for (uint32_t i = 0; s->open_conns && i < s->slots_max; i++) {
+	for (uint32_t i = 0; s->open_conns && i < s->slots_end; i++) {
 		if (s->conns[i].active)
 			conn_active_release(s, i);
 		if (s->conns[i].flags & CONN_TLS)
@@ -495,6 +511,11 @@ void shard_free(struct shard **ss)
 uint64_t shard_last_tick_ms(const struct shard *s)
 {
 	return atomic_load_explicit(&s->last_tick_ms, memory_order_relaxed);
+}
+
+unsigned shard_index(const struct shard *s)
+{
+	return s->index;
 }
 
 struct loop *shard_loop(struct shard *s)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/shard.h - one thread's share of the phones, from outside: make, run, ask, drain.
- * Inside it is four files over one struct (shard_priv.h): shard.c (the loop's upcalls and messages),
+ * Inside it is five files over one struct (shard_priv.h): shard.c (the loop's upcalls and messages),
  * conn.c (bytes and TLS and HTTP of a connection), request.c (one request: who, what, answer),
- * park.c (hanging requests: register, compare, park, wake).
- * Thread: shard_new and shard_run on the shard's own thread; shard_parked_ask and shard_drain from
- *         any thread. */
+ * park.c (hanging requests: register, compare, park, wake), move.c (handing all of it over).
+ * Thread: shard_new, shard_import and shard_run on the shard's own thread; shard_parked_ask,
+ *         shard_drain and shard_step from any thread. */
 #ifndef ROOST_CORE_SHARD_H
 #define ROOST_CORE_SHARD_H
 
@@ -27,6 +27,7 @@ void shard_policy_changed(struct shard *s);
 /* Monotonic ms of the last turn, for /livez. */
 uint64_t shard_last_tick_ms(const struct shard *s);
 struct loop *shard_loop(struct shard *s);
+unsigned shard_index(const struct shard *s);
 
 /* A copy of the parked requests, made by the shard, waited for by the caller up to timeout_ms;
  * false: it did not answer (the copy is then freed by the shard when it does). */
@@ -36,6 +37,35 @@ struct shard_parked_list {
 };
 bool shard_parked_ask(struct shard *s, uint32_t mailbox, uint32_t device, uint64_t timeout_ms,
 	struct shard_parked_list *out);
+/* ---- upgrade: the connections go to another process (core/upgrade.h has the whole order) ----
+ *
+ * Steps of the old process, each given to all shards and waited for before the next:
+ * QUIET, FREEZE, EXPORT; then LEAVE when the other process serves, or RESUME. */
+enum shard_step { SHARD_QUIET, SHARD_FREEZE, SHARD_EXPORT, SHARD_RESUME, SHARD_LEAVE };
+
+struct handover_escrow;
+struct handover_reader;
+struct shard_move {
+	void *arg;
+	/* On the shard's thread, once per step: it is done. */
+	void (*done)(struct shard_move *m);
+	struct handover_escrow *const *escrows; /* by ring */
+	unsigned escrow_count;
+	uint64_t grace_ms; /* LEAVE: what stays may take this long */
+	uint64_t pace_ms;  /* LEAVE: requests that hang here still are ended over this time */
+	/* set by EXPORT */
+	struct buf state; /* core/handover_state.h: secrets */
+	uint32_t moved, parked;
+	uint32_t left; /* connections that stay */
+};
+/* `m` must live until done(); for RESUME and LEAVE, which nobody waits for, done() may be NULL. */
+void shard_step(struct shard *s, enum shard_step step, struct shard_move *m);
+/* Takes connections over, before shard_run. All of them, or false with why; the shard is of no use
+ * then. Adds to the counts. */
+bool shard_import(struct shard *s, struct handover_reader *r,
+	struct handover_escrow *const *escrows, unsigned escrow_count, uint32_t *moved,
+	uint32_t *parked, char *why, size_t why_bytes);
+
 /* Invariants of waiters, wheel and slots agree. For tests and the simulation. */
 bool shard_check(const struct shard *s);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/shard_priv.h - the inside of a shard, for shard.c, conn.c, request.c and park.c only.
+/* core/shard_priv.h - the inside of a shard, for shard.c, conn.c, request.c, park.c and move.c only.
  *
  * The way of a request: accepted -> (HANDSHAKE) -> HEAD -> (AUTH) -> (BODY) -> Ping: compare,
  * PARKED -> RESPOND -> IDLE; others: COMMAND on a worker -> RESPOND -> IDLE. A slot that is IDLE
@@ -9,6 +9,7 @@
 #define ROOST_CORE_SHARD_PRIV_H
 
 #include "core/base/arena.h"
+#include "core/handover_state.h"
 #include "core/push/presence.h"
 #include "core/push/waiters.h"
 #include "core/shard.h"
@@ -65,6 +66,7 @@ enum {
 	CONN_RECEIVING = 1 << 4, /* a loop_recv or loop_watch is outstanding */
 	CONN_SENDING = 1 << 5,
 	CONN_CLOSE = 1 << 6, /* close when everything is sent */
+	CONN_MOVED = 1 << 7, /* a copy is with the process that takes over: not to be touched */
 };
 
 /* One command on a worker. */
@@ -179,13 +181,23 @@ struct guard {
 	uint32_t count;
 };
 
+/* An upgrade as a shard goes through it (move.c). */
+enum move_phase {
+	MOVE_NONE,
+	MOVE_QUIET,    /* nothing new is begun; what is under way ends */
+	MOVE_FROZEN,   /* no wakes and no deadlines either */
+	MOVE_EXPORTED, /* copies of the slots are outside; what happens next decides who has them */
+	MOVE_LEFT,     /* the other process has them: only the rest is finished here */
+};
+
 enum shard_msg {
 	MSG_JOB_DONE = 1,
 	MSG_CRED_DONE,
 	MSG_SUPERSEDE,
 	MSG_DRAIN,
 	MSG_POLICY,
-	MSG_PARKED_ASK
+	MSG_PARKED_ASK,
+	MSG_STEP
 };
 
 struct supersede_msg {
@@ -204,6 +216,7 @@ struct shard {
 	struct presence_shard *presence;
 	struct conn *conns;
 	uint32_t slots_max;
+	uint32_t slots_end; /* no slot from here on was ever used: their memory is not even mapped */
 	int listeners[64];
 	enum listener_kind kinds[64];
 	unsigned listener_count;
@@ -223,6 +236,11 @@ struct shard {
 	bool draining, committed_pending;
 	bool journal_stuck; /* the store refused the last read of the journal */
 	uint64_t drain_until_ms;
+	enum move_phase phase;
+	struct shard_move *move; /* whom the step is for that is not done yet */
+	uint64_t move_until_ms;  /* it waits no longer than this */
+	uint32_t exports_out;    /* sockets on their way to the escrow */
+	uint32_t wakes_out;      /* wake buffers with the kernel */
 	_Atomic uint64_t last_tick_ms;
 };
 
@@ -291,6 +309,25 @@ void park_hangup(struct shard *s, uint32_t slot); /* the client went away: forge
 void park_end_all(struct shard *s, enum wake_reason why);
 void park_woken(struct shard *s); /* answers those in the woken queue */
 void park_recheck(struct shard *s, uint32_t slot);
+/* Another process has this request now: forget it without counting. */
+void park_release(struct shard *s, uint32_t slot);
+/* Parks what another process had parked. False: no memory. */
+bool park_adopt(struct shard *s, uint32_t slot, const struct handover_slot *h);
+
+/* move.c: handing over to another process */
+void move_step(struct shard *s, struct loop_msg *m);
+void move_exported(struct shard *s, uint32_t slot, int err);
+/* Ends steps that are done; returns when to come again. */
+uint64_t move_tick(struct shard *s, uint64_t now_ms);
+/* Nothing may be begun on connections that wait. */
+static inline bool move_holds(const struct shard *s)
+{
+	return s->phase != MOVE_NONE && s->phase != MOVE_LEFT;
+}
+static inline bool move_frozen(const struct shard *s)
+{
+	return s->phase == MOVE_FROZEN || s->phase == MOVE_EXPORTED;
+}
 /* Notes that a device was here, at most every 15 minutes. Any thread. */
 void park_seen(struct server *server, uint32_t mailbox, const struct device_gate *gate,
 	uint64_t now_ms, const char *address);

@@ -12,6 +12,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
+#include "io/handover.h"
 #include "io/ring.h"
 
 #include <errno.h>
@@ -47,6 +48,7 @@ enum {
 	RENEW_STEP_MS = 250,      /* how often requests are renewed, where they must be */
 	RING_RETRY_MS = 5000,     /* pause after a ring could not be made */
 	HELD_BUCKETS = 64,
+	SUBMIT_TRIES = 1000,
 	CONNECTS_MAX = 64, /* per submission */
 	INSTALL_TRIES = 64,
 };
@@ -68,6 +70,7 @@ enum op {
 	OP_BELL,
 	OP_RING_BELL, /* MSG_RING to another loop, whose address it carries */
 	OP_COMMIT,
+	OP_EXPORT,
 };
 
 static uint64_t tag(enum op op, uint8_t gen, uint64_t low)
@@ -88,13 +91,20 @@ enum slot_flag {
 
 /* What the caller waits for, and what the kernel has. They differ after loop_unwatch, until the
  * cancelled request is back; a new one is sent only then, so that there is never more than one. */
-enum reading { READ_NOTHING, READ_RECV, READ_WATCH, READ_HELD, READ_HUNGRY };
+enum reading {
+	READ_NOTHING,
+	READ_RECV,
+	READ_WATCH,
+	READ_HELD,
+	READ_HUNGRY,
+	READ_LET_GO, /* as `want` of a closing slot: no word to the peer, another process has it */
+};
 
 struct slot {
 	uint32_t send; /* in l->sends, while SLOT_SENDING */
 	uint8_t flags;
 	uint8_t gen;
-	uint8_t want; /* READ_NOTHING, READ_RECV, READ_WATCH */
+	uint8_t want; /* READ_NOTHING, READ_RECV, READ_WATCH, READ_LET_GO */
 	uint8_t has;
 };
 _Static_assert(sizeof(struct slot) == 8, "loop's share of a parked connection, ARCHITECTURE.md");
@@ -186,6 +196,8 @@ struct loop {
 	atomic_bool commit_moved; /* set by the helper thread */
 	atomic_bool stop;
 	atomic_bool commit_thread_stop;
+	atomic_bool shared; /* see loop_set_shared */
+	_Atomic uint32_t rings_shown; /* rings_open, for other threads */
 };
 
 static _Thread_local struct loop *loop_self;
@@ -515,7 +527,9 @@ static void close_when_idle(struct loop *l, uint32_t slot)
 		sqe->addr = (uintptr_t)&nowhere;
 		sqe->off = sizeof(nowhere);
 		sqe->flags |= IOSQE_IO_HARDLINK | IOSQE_CQE_SKIP_SUCCESS;
-	} else if (!ring_has(RING_PROMPT_CLOSE)) {
+	} else if (s->want != READ_LET_GO &&
+		   (!ring_has(RING_PROMPT_CLOSE) ||
+			   atomic_load_explicit(&l->shared, memory_order_relaxed))) {
 		sqe = slot_sqe(l, slot, IORING_OP_SHUTDOWN, OP_QUIET);
 		sqe->len = SHUT_RDWR;
 		sqe->flags |= IOSQE_IO_HARDLINK | IOSQE_CQE_SKIP_SUCCESS;
@@ -593,6 +607,145 @@ static bool must_renew(const struct loop *l)
 	return (l->closes_linger || l->closes_new) && !ring_has(RING_PROMPT_CLOSE);
 }
 
+/* ---- hand-over ---- */
+
+bool loop_may_export(const struct loop *l, uint32_t slot)
+{
+	const struct slot *s = &l->slots[slot];
+
+	CHECK(slot < l->slots_max);
+	return (s->flags & SLOT_OPEN) &&
+	       !(s->flags & (SLOT_CONNECTING | SLOT_SENDING | SLOT_CLOSING | SLOT_HELD)) &&
+	       (s->has == READ_NOTHING || s->has == READ_WATCH);
+}
+
+void loop_export(struct loop *l, uint32_t slot, const struct handover_escrow *e)
+{
+	struct ring *r = &ring_of(l, slot)->r;
+	struct io_uring_sqe *sqe;
+
+	CHECK(loop_may_export(l, slot));
+	CHECK(slot % l->ring_conns < handover_escrow_places(e));
+	sqe = ring_sqe(r, IORING_OP_NOP, tag(OP_EXPORT, slot_open(l, slot)->gen, slot));
+	ring_prep_send_fd(sqe, handover_escrow_fd(e), slot % l->ring_conns, slot % l->ring_conns);
+}
+
+void loop_let_go(struct loop *l, uint32_t slot)
+{
+	struct slot *s = slot_open(l, slot);
+
+	CHECK(loop_may_export(l, slot));
+	s->flags |= SLOT_CLOSING;
+	reading_cancel(l, slot);
+	s->want = READ_LET_GO;
+	close_when_idle(l, slot);
+}
+
+static uint32_t ring_with_room(struct loop *l);
+static uint32_t first_free_index(struct loop *l, struct loop_ring *r);
+
+/* The completions of what was sent on: those that failed give their slot back. */
+static uint32_t import_reap(
+	struct loop *l, struct io_uring *from, uint32_t *slots_out, uint32_t *came)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head;
+	uint32_t n = 0;
+
+	io_uring_for_each_cqe(from, head, cqe)
+	{
+		uint32_t *slot = &slots_out[cqe->user_data];
+
+		n++;
+		if (cqe->res >= 0) {
+			(*came)++;
+			continue;
+		}
+		l->slots[*slot].flags &= SLOT_QUEUED;
+		room_give(l, *slot / l->ring_conns);
+		*slot = NO_SLOT;
+	}
+	io_uring_cq_advance(from, n);
+	return n;
+}
+
+/* The kernel puts a descriptor into a ring of ours by a task that this thread runs when it leaves
+ * the kernel, so both rings are entered until everything is there. */
+static bool import_settle(
+	struct loop *l, struct io_uring *from, uint32_t sent, uint32_t *slots_out, uint32_t *came)
+{
+	struct __kernel_timespec moment = {.tv_nsec = 1000000};
+	struct io_uring_cqe *cqe;
+	uint32_t done = 0;
+
+	for (unsigned tries = 0; io_uring_sq_ready(from) > 0; tries++)
+		if (io_uring_submit(from) < 0 && tries == SUBMIT_TRIES)
+			return false;
+	for (unsigned idle = 0; done < sent;) {
+		uint32_t n;
+
+		for (uint32_t i = 0; i < l->rings_open; i++)
+			io_uring_get_events(&l->rings[i].r.uring);
+		n = import_reap(l, from, slots_out, came);
+		done += n;
+		if (n == 0 && done < sent) {
+			if (++idle > SUBMIT_TRIES)
+				return false;
+			io_uring_wait_cqe_timeout(from, &cqe, &moment);
+		}
+	}
+	return true;
+}
+
+uint32_t loop_import(struct loop *l, struct handover_escrow *e, const uint32_t *places,
+	uint32_t *slots_out, uint32_t n)
+{
+	struct io_uring *from = handover_escrow_ring(e);
+	uint32_t came = 0, sent = 0;
+
+	CHECK(!l->started && !loop_self);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t ring = ring_with_room(l), index;
+		struct io_uring_sqe *sqe;
+
+		slots_out[i] = NO_SLOT;
+		if (ring == UINT32_MAX || places[i] >= handover_escrow_places(e))
+			continue;
+		index = first_free_index(l, &l->rings[ring]);
+		slots_out[i] = ring * l->ring_conns + index;
+		room_take(l, ring);
+		slot_start(&l->slots[slots_out[i]]);
+		sqe = io_uring_get_sqe(from);
+		if (!sqe) {
+			if (!import_settle(l, from, sent, slots_out, &came))
+				return 0;
+			sent = 0;
+			sqe = io_uring_get_sqe(from);
+			CHECK(sqe);
+		}
+		memset(sqe, 0, sizeof(*sqe));
+		sqe->user_data = i;
+		ring_prep_send_fd(sqe, l->rings[ring].r.uring.ring_fd, places[i], index);
+		sent++;
+	}
+	return import_settle(l, from, sent, slots_out, &came) ? came : 0;
+}
+
+void loop_set_shared(struct loop *l, bool shared)
+{
+	atomic_store(&l->shared, shared);
+}
+
+uint32_t loop_ring_conns(const struct loop *l)
+{
+	return l->ring_conns;
+}
+
+uint32_t loop_rings_open(const struct loop *l)
+{
+	return atomic_load(&l->rings_shown);
+}
+
 /* ---- rings ---- */
 
 static int loop_add_ring(struct loop *l)
@@ -631,6 +784,7 @@ static int loop_add_ring(struct loop *l)
 		return err;
 	}
 	r->index = l->rings_open++;
+	atomic_store(&l->rings_shown, l->rings_open);
 	l->room[r->index] = l->ring_conns;
 	return 0;
 }
@@ -721,6 +875,13 @@ void loop_listen_stop(struct loop *l)
 	 * the next turn. */
 	for (uint32_t i = 0; i < l->rings_open; i++)
 		ring_enter(&l->rings[i].r);
+}
+
+void loop_listen_again(struct loop *l)
+{
+	for (unsigned k = 0; k < l->listener_count; k++)
+		l->listeners[k]->stopped = false;
+	l->accepts_changed = true;
 }
 
 static void accept_arm(struct loop *l, unsigned listener, uint32_t ring)
@@ -989,16 +1150,25 @@ static int install_beside_accepts(struct loop *l, struct loop_ring *r, int fd)
 	return index;
 }
 
-/* No accept is outstanding, so an index that is free to us is free to the kernel. */
-static int install_first_free(struct loop *l, struct loop_ring *r, int fd)
+/* The ring has room, and no accept of it is outstanding: what is free to us is free to the kernel.
+ */
+static uint32_t first_free_index(struct loop *l, struct loop_ring *r)
 {
 	const struct slot *slots = l->slots + r->index * l->ring_conns;
 	uint32_t i = r->next_index;
-	int err;
 
+	CHECK(r->promised == 0);
 	while (slots[i].flags & SLOT_OPEN)
 		i = (i + 1) % l->ring_conns;
 	r->next_index = (i + 1) % l->ring_conns;
+	return i;
+}
+
+static int install_first_free(struct loop *l, struct loop_ring *r, int fd)
+{
+	uint32_t i = first_free_index(l, r);
+	int err;
+
 	err = io_uring_register_files_update(&r->r.uring, i, &fd, 1);
 	return err < 0 ? err : (int)i;
 }
@@ -1323,6 +1493,10 @@ static void complete(
 		case OP_CLOSE:
 			CHECK(res == 0);
 			slot_release(l, slot);
+			break;
+		case OP_EXPORT:
+			if (!(l->slots[slot].flags & SLOT_CLOSING))
+				l->ev.exported(l->arg, slot, res < 0 ? res : 0);
 			break;
 		default:
 			CHECK(!"known operation");

@@ -58,6 +58,8 @@ struct loop_events {
 	void (*sent)(void *arg, uint32_t slot, int err);
 	/* After loop_close: every operation has come back, the slot may be given to another. */
 	void (*released)(void *arg, uint32_t slot);
+	/* Result of loop_export. */
+	void (*exported)(void *arg, uint32_t slot, int err);
 	void (*message)(void *arg, struct loop_msg *m);
 	/* The commit word moved (or may have); at least once after every change of it. */
 	void (*committed)(void *arg);
@@ -118,6 +120,37 @@ void loop_send(struct loop *l, uint32_t slot, const void *p, uint32_t n);
  * free again at released()). What the kernel has taken still goes out, then FIN; with `reset` it is
  * dropped and the peer gets RST. Also for slots that are still connecting. */
 void loop_close(struct loop *l, uint32_t slot, bool reset);
+
+/* ---- hand-over to another process: see io/handover.h ----
+ *
+ * Nothing is taken away by exporting: the slot stays open and its watch armed, and both ends come
+ * down to who closes. After loop_export the caller must not receive, send or close until it knows
+ * whether the other process has taken over: then loop_let_go, else it goes on as before. */
+
+struct handover_escrow;
+
+/* True while nothing of the slot is in flight but perhaps a watch, and no bytes of it are in
+ * user memory. */
+bool loop_may_export(const struct loop *l, uint32_t slot);
+/* Copies the slot's socket into place slot % loop_ring_conns() of the escrow; exported() follows.
+ * Only for slots that may be. */
+void loop_export(struct loop *l, uint32_t slot, const struct handover_escrow *e);
+/* Closes here what another process has now: neither FIN nor RST. released() follows. */
+void loop_let_go(struct loop *l, uint32_t slot);
+/* Takes sockets from places of an escrow into free slots, open and idle as after accepted():
+ * slots_out[i] is that of places[i], UINT32_MAX for those that failed. Returns how many came. Only
+ * before the first loop_run, on its thread. Waits for the kernel: some 0.5 us a socket. */
+uint32_t loop_import(struct loop *l, struct handover_escrow *e, const uint32_t *places,
+	uint32_t *slots_out, uint32_t n);
+/* Undoes loop_listen_stop. */
+void loop_listen_again(struct loop *l);
+/* From any thread. While set, closing shuts the socket down first, so that the peer hears of it
+ * although another process may still hold the socket. */
+void loop_set_shared(struct loop *l, bool shared);
+/* Slots are numbered through rings of this many. Any thread. */
+uint32_t loop_ring_conns(const struct loop *l);
+/* Any thread; more may be made at any time. */
+uint32_t loop_rings_open(const struct loop *l);
 
 /* From any thread: a message for this loop; wakes it. Messages of one sender keep their order.
  * From another loop's thread the wake-up goes out at the end of that loop's turn. */

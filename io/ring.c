@@ -16,6 +16,9 @@
 #include <unistd.h>
 
 enum {
+	RAW_OP_MSG_RING = 40,
+	RAW_MSG_SEND_FD = 1,
+	RAW_MSG_CQE_SKIP = 1,
 	RAW_OP_FUTEX_WAIT = 51,
 	RAW_FUTEX2_SIZE_U32 = 2, /* without FUTEX2_PRIVATE: other processes wake it */
 	SQ_ENTRIES_MIN = 128,
@@ -253,6 +256,16 @@ void ring_prep_futex_wait(struct io_uring_sqe *sqe, const _Atomic uint32_t *word
 	sqe->addr = (uintptr_t)word;
 	sqe->off = value;
 	sqe->addr3 = 0xffffffffu; /* FUTEX_BITSET_MATCH_ANY */
+}
+
+void ring_prep_send_fd(struct io_uring_sqe *sqe, int ring_fd, uint32_t from, uint32_t to)
+{
+	sqe->opcode = RAW_OP_MSG_RING;
+	sqe->fd = ring_fd;
+	sqe->addr = RAW_MSG_SEND_FD;
+	sqe->addr3 = from;
+	sqe->file_index = to + 1;
+	sqe->msg_ring_flags = RAW_MSG_CQE_SKIP;
 }
 
 void ring_enter(struct ring *r)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* io/ring.h - one io_uring with its table of direct descriptors and its receive buffers. The only
- * files that know liburing are this one, ring.c and loop.c; opcodes younger than liburing 2.3 are
+ * files that know liburing are this one, ring.c, loop.c and handover.c; opcodes younger than liburing 2.3 are
  * written out in ring.c.
  * Thread: the one that opened the ring (IORING_SETUP_SINGLE_ISSUER).
  * Memory: per ring 64 B per SQ entry, 16 B per CQ entry, 8 B per direct descriptor in the kernel;
@@ -52,6 +52,9 @@ void ring_reserve(struct ring *r, unsigned n);
 void ring_use(struct io_uring_sqe *sqe, uint32_t index);
 
 void ring_prep_futex_wait(struct io_uring_sqe *sqe, const _Atomic uint32_t *word, uint32_t value);
+/* Copies direct descriptor `from` of the ring this is submitted to into place `to` of another
+ * ring, which is told nothing. Leaves user_data and flags alone. */
+void ring_prep_send_fd(struct io_uring_sqe *sqe, int ring_fd, uint32_t from, uint32_t to);
 
 /* Submits; what the kernel has deferred stays so. */
 void ring_submit(struct ring *r);

@@ -812,6 +812,31 @@ static int errno_err(void)
 	return errno == ENOENT ? DB_NOT_FOUND : from_mdb(errno);
 }
 
+/* For people; the lock itself does not depend on it. */
+int db_note_owner(struct db *db)
+{
+	char pid[32];
+	ssize_t n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+
+	if (ftruncate(db->lock_fd, 0) || pwrite(db->lock_fd, pid, (size_t)n, 0) != n)
+		return errno_err();
+	return DB_OK;
+}
+
+/* A lock belongs to the open file, whichever process holds it. */
+static int lock_inherited(struct db *db, int fd, char *why, size_t why_bytes)
+{
+	struct stat ours, theirs;
+
+	db->lock_fd = fd;
+	if (fstatat(db->dir_fd, "lock", &ours, 0) || fstat(fd, &theirs) ||
+		ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino)
+		return fail(DB_INVALID, why, why_bytes,
+			"%s is not the directory that was handed over: store.dir needs a restart",
+			db->dir);
+	return DB_OK;
+}
+
 static int lock_server(struct db *db, char *why, size_t why_bytes)
 {
 	char pid[32];
@@ -828,9 +853,7 @@ static int lock_server(struct db *db, char *why, size_t why_bytes)
 			"%s is in use by another server (process %s)", db->dir,
 			pid[0] ? pid : "unknown");
 	}
-	n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
-	/* For people; the lock itself does not depend on it. */
-	if (ftruncate(db->lock_fd, 0) || pwrite(db->lock_fd, pid, (size_t)n, 0) != n)
+	if (db_note_owner(db))
 		return fail(errno_err(), why, why_bytes, "%s/lock: %s", db->dir, strerror(errno));
 	return DB_OK;
 }
@@ -1013,7 +1036,11 @@ int db_open(const struct db_options *o, struct db **db_out, char *why, size_t wh
 	err = register_open(db, why, why_bytes);
 	if (err)
 		goto out;
-	if (o->server && (err = lock_server(db, why, why_bytes)) != DB_OK)
+	if (o->lock_fd > 0)
+		err = lock_inherited(db, o->lock_fd, why, why_bytes);
+	else if (o->server)
+		err = lock_server(db, why, why_bytes);
+	if (err)
 		goto out;
 	db->notify_fd = openat(db->dir_fd, "notify", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (db->notify_fd < 0 || flock(db->notify_fd, LOCK_EX)) {
@@ -1062,6 +1089,11 @@ void db_close(struct db **db)
 		return;
 	db_free(*db);
 	*db = NULL;
+}
+
+int db_lock_fd(const struct db *db)
+{
+	return db->lock_fd;
 }
 
 const char *db_dir(const struct db *db)

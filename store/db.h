@@ -57,6 +57,8 @@ struct db_options {
 	const char *dir;
 	uint64_t map_bytes;     /* first size; 0: 1 GiB */
 	uint64_t map_bytes_max; /* it grows by doubling up to this; 0: 256 GiB */
+	int lock_fd;            /* > 0: the server lock is held by this descriptor already (taken over with
+				 * it from another process); the store's from now on, also when it fails */
 	bool server;            /* takes the server lock (DB_LOCKED when another has it) */
 	bool create;            /* makes the directory (0700) and an empty store when absent */
 	bool no_sync;           /* tests and the simulation only: commits are not durable */
@@ -65,6 +67,10 @@ struct db_options {
 int db_open(const struct db_options *o, struct db **db_out, char *why, size_t why_bytes);
 void db_close(struct db **db);
 const char *db_dir(const struct db *db);
+/* The descriptor that holds the server lock, to be given to a successor; the store's. */
+int db_lock_fd(const struct db *db);
+/* Writes this process' number into the lock file, for people. */
+int db_note_owner(struct db *db);
 
 /* A consistent snapshot. db_read cannot fail for lack of anything but reader slots. */
 int db_read(struct db *db, struct db_txn *txn);

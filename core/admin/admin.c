@@ -6,6 +6,7 @@
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/base/sockets.h"
 #include "core/config.h"
 #include "store/db.h"
 
@@ -28,6 +29,9 @@ enum {
 struct admin {
 	struct admin_source source;
 	struct serve *http, *control;
+	int http_fds[LISTEN_MAX], control_fd; /* serve's; kept to be handed over */
+	const char *http_texts[LISTEN_MAX];
+	size_t http_count;
 };
 
 /* --- HTTP ---------------------------------------------------------------------------- */
@@ -167,7 +171,8 @@ static void log_listening(const char *what, int fd)
 	log_end(&l);
 }
 
-static bool start_http(struct admin *a, const struct config *c, char *why, size_t why_bytes)
+static bool start_http(struct admin *a, const struct config *c, struct socket_list *inherited,
+	char *why, size_t why_bytes)
 {
 	struct serve_protocol p = {.name = "roost-admin",
 		.clients_max = HTTP_CLIENTS,
@@ -187,19 +192,25 @@ static bool start_http(struct admin *a, const struct config *c, char *why, size_
 		return false;
 	}
 	for (; n < c->listen_admin.n; n++) {
-		fds[n] = serve_listen(c->listen_admin.v[n], 0660, why, why_bytes);
+		fds[n] = sockets_take(inherited, "admin", c->listen_admin.v[n]);
+		if (fds[n] < 0)
+			fds[n] = serve_listen(c->listen_admin.v[n], 0660, why, why_bytes);
 		if (fds[n] < 0) {
 			while (n > 0)
 				close(fds[--n]);
 			return false;
 		}
 		log_listening("admin", fds[n]);
+		a->http_fds[n] = fds[n];
+		a->http_texts[n] = c->listen_admin.v[n];
 	}
+	a->http_count = n;
 	a->http = serve_start(&p, fds, n, why, why_bytes);
 	return a->http != NULL;
 }
 
-static bool start_control(struct admin *a, char *why, size_t why_bytes)
+static bool start_control(
+	struct admin *a, struct socket_list *inherited, char *why, size_t why_bytes)
 {
 	struct serve_protocol p = {.name = "roost-control",
 		.clients_max = CONTROL_CLIENTS,
@@ -208,29 +219,18 @@ static bool start_control(struct admin *a, char *why, size_t why_bytes)
 		.in_bytes_max = CONTROL_LINE_BYTES,
 		.input = control_input,
 		.arg = &a->source};
-	int fd = serve_listen_in(db_dir(a->source.db), CONTROL_SOCKET, 0600, why, why_bytes);
+	int fd = sockets_take(inherited, CONTROL_SOCKET, "");
 
 	if (fd < 0)
+		fd = serve_listen_in(db_dir(a->source.db), CONTROL_SOCKET, 0600, why, why_bytes);
+	if (fd < 0)
 		return false;
+	a->control_fd = fd;
 	a->control = serve_start(&p, &fd, 1, why, why_bytes);
 	return a->control != NULL;
 }
 
-struct admin *admin_start(const struct config *c, struct db *db, const struct admin_server *server,
-	char *why, size_t why_bytes)
-{
-	struct admin *a = calloc(1, sizeof(*a));
-
-	CHECK(a);
-	a->source.db = db;
-	a->source.server = *server;
-	a->source.started_ms = clock_wall_ms();
-	if (!start_control(a, why, why_bytes) || !start_http(a, c, why, why_bytes))
-		admin_stop(&a);
-	return a;
-}
-
-void admin_stop(struct admin **ap)
+static void end(struct admin **ap, bool remove_file)
 {
 	struct admin *a = *ap;
 	char path[4200];
@@ -239,11 +239,47 @@ void admin_stop(struct admin **ap)
 		return;
 	*ap = NULL;
 	serve_stop(&a->http);
-	if (a->control) {
+	if (a->control)
 		serve_stop(&a->control);
+	if (remove_file && a->control_fd >= 0) {
 		/* roostctl then says "not running" at once instead of trying a dead socket. */
 		snprintf(path, sizeof(path), "%s/" CONTROL_SOCKET, db_dir(a->source.db));
 		unlink(path);
 	}
 	free(a);
+}
+
+struct admin *admin_start(const struct config *c, struct db *db, const struct admin_server *server,
+	struct socket_list *inherited, char *why, size_t why_bytes)
+{
+	/* Of a failed start nothing must be missing that the old process uses still. */
+	bool ours = inherited == NULL;
+	struct admin *a = calloc(1, sizeof(*a));
+
+	CHECK(a);
+	a->control_fd = -1;
+	a->source.db = db;
+	a->source.server = *server;
+	a->source.started_ms = clock_wall_ms();
+	if (!start_control(a, inherited, why, why_bytes) ||
+		!start_http(a, c, inherited, why, why_bytes))
+		end(&a, ours);
+	return a;
+}
+
+void admin_sockets(const struct admin *a, struct socket_list *out)
+{
+	for (size_t i = 0; i < a->http_count; i++)
+		sockets_add(out, a->http_fds[i], "admin", a->http_texts[i]);
+	sockets_add(out, a->control_fd, CONTROL_SOCKET, "");
+}
+
+void admin_stop(struct admin **ap)
+{
+	end(ap, true);
+}
+
+void admin_leave(struct admin **ap)
+{
+	end(ap, false);
 }

@@ -29,6 +29,14 @@ struct admin_parked {
 	uint64_t request_id;
 };
 
+/* What came of an upgrade. */
+struct admin_upgrade {
+	int pid; /* of the new process; 0: it failed */
+	uint32_t connections, parked, left, pause_us, start_ms;
+	char version[64];
+	char why[512];
+};
+
 /* What admin needs of the server; core/main.c provides it. */
 struct admin_server {
 	void *arg;
@@ -42,11 +50,20 @@ struct admin_server {
 	unsigned (*shards)(void *arg);
 	bool (*reload)(void *arg, char *why, size_t why_bytes);
 	void (*stop)(void *arg); /* begin the drain */
+	/* Replaces the process, waits for how it went. */
+	bool (*upgrade)(void *arg, bool drain, struct admin_upgrade *out, char *why,
+		size_t why_bytes);
 };
 
+struct socket_list;
+/* `inherited`: listening sockets to use where they fit, instead of making some; or NULL. */
 struct admin *admin_start(const struct config *c, struct db *db, const struct admin_server *server,
-	char *why, size_t why_bytes);
+	struct socket_list *inherited, char *why, size_t why_bytes);
 void admin_stop(struct admin **a);
+/* The listening sockets, for a successor: they stay ours. */
+void admin_sockets(const struct admin *a, struct socket_list *out);
+/* As admin_stop, when a successor has the sockets: the control socket's file stays. */
+void admin_leave(struct admin **a);
 
 /* core/admin/why.c: the last refusals, by request id, for `roostctl why`. A fixed ring of 8192
  * entries in memory. Thread: any (a short mutex per refusal). */

@@ -6,6 +6,8 @@
  *   {"verb": "top", "limit": 20}  -> the same, and "stats" in the last line
  *   {"verb": "why", "id": "00000000000004d2"} -> {"ok": true, "why": {..., "text": "..."}}
  *   {"verb": "stats" | "health" | "reload" | "stop"}
+ *   {"verb": "upgrade", "drain": false} -> {"ok": true, "pid": 4711, "version": "0.2.0",
+ *       "connections": 5, "parked": 4, "left": 0, "pause_ms": 1.5, "start_ms": 80}
  *
  * Whoever may connect may do all of it: the file's mode is the only gate. */
 #include "core/address.h"
@@ -411,6 +413,24 @@ static void answer_reload(const struct admin_source *src, struct buf *out)
 		put_error(out, "failed", why);
 }
 
+static void answer_upgrade(const struct admin_source *src, json_t *request, struct buf *out)
+{
+	const struct admin_server *s = &src->server;
+	struct admin_upgrade u;
+	char why[600] = "this server cannot be upgraded in place";
+
+	if (s->upgrade && s->upgrade(s->arg, json_is_true(json_object_get(request, "drain")), &u,
+				  why, sizeof(why)))
+		put_line(out,
+			json_pack("{s:b, s:i, s:o, s:I, s:I, s:I, s:f, s:I}", "ok", 1, "pid", u.pid,
+				"version", admin_text_json(u.version), "connections",
+				(json_int_t)u.connections, "parked", (json_int_t)u.parked, "left",
+				(json_int_t)u.left, "pause_ms", (double)u.pause_us / 1000,
+				"start_ms", (json_int_t)u.start_ms));
+	else
+		put_error(out, "failed", why);
+}
+
 static void answer_stop(const struct admin_source *src, struct buf *out)
 {
 	put_line(out, json_pack("{s:b}", "ok", 1));
@@ -443,9 +463,12 @@ void control_answer(const struct admin_source *src, struct bytes line, struct bu
 		answer_reload(src, out);
 	} else if (strcmp(verb, "stop") == 0) {
 		answer_stop(src, out);
+	} else if (strcmp(verb, "upgrade") == 0) {
+		answer_upgrade(src, request, out);
 	} else {
 		put_error(out, "usage",
-			"unknown verb; allowed: ping-list, top, why, stats, health, reload, stop");
+			"unknown verb; allowed: ping-list, top, why, stats, health, reload, stop, "
+			"upgrade");
 	}
 	json_decref(request);
 }

@@ -35,6 +35,7 @@ enum {
 	OPT_LIMIT = 1 << 6,
 	OPT_DEVICE = 1 << 7,
 	OPT_YES = 1 << 8,
+	OPT_DRAIN = 1 << 9,
 };
 
 extern struct ctl {
@@ -86,6 +87,7 @@ enum ctl_exit ctl_stats(char **args);
 enum ctl_exit ctl_health(char **args);
 enum ctl_exit ctl_reload(char **args);
 enum ctl_exit ctl_stop(char **args);
+enum ctl_exit ctl_upgrade(char **args);
 enum ctl_exit ctl_top(char **args);
 
 #endif

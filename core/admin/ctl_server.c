@@ -24,6 +24,8 @@
 
 /* --- the running server -------------------------------------------------------------- */
 
+enum { UPGRADE_PATIENCE_S = 700 };
+
 struct control {
 	FILE *in;
 	int fd;
@@ -380,6 +382,43 @@ enum ctl_exit ctl_stop(char **args)
 {
 	(void)args;
 	return order("stop", "the server answers what is under way and stops");
+}
+
+enum ctl_exit ctl_upgrade(char **args)
+{
+	struct control c = {0};
+	/* The new program's start takes what it takes; the server bounds it. */
+	struct timeval patience = {.tv_sec = UPGRADE_PATIENCE_S};
+	enum ctl_exit code = control_open(&c);
+	json_t *last = NULL;
+
+	(void)args;
+	if (code == CTL_DONE) {
+		setsockopt(c.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+		code = control_ask(&c,
+			json_pack("{s:s, s:b}", "verb", "upgrade", "drain",
+				(ctl.given & OPT_DRAIN) != 0),
+			NULL, NULL, &last);
+	}
+	control_close(&c);
+	if (code != CTL_DONE)
+		return code;
+	if (ctl_want_json()) {
+		json_object_del(last, "ok");
+		ctl_print_json(json_incref(last));
+	} else {
+		ctl_say("process %" PRId64 " (version %s) serves: %" PRId64
+			" connections taken over, %" PRId64
+			" of them with a hanging request; %" PRId64 " finish in the old process",
+			number_of(last, "pid"), text_of(last, "version"),
+			number_of(last, "connections"), number_of(last, "parked"),
+			number_of(last, "left"));
+		ctl_say("pause %.1f ms, start of the new program %" PRId64 " ms",
+			json_number_value(json_object_get(last, "pause_ms")),
+			number_of(last, "start_ms"));
+	}
+	json_decref(last);
+	return CTL_DONE;
 }
 
 /* --- top ----------------------------------------------------------------------------- */

@@ -160,6 +160,11 @@ static const struct verb {
 		"Has the running server read its configuration and certificates again."},
 	{{"stop", NULL}, "", 0, 0, 0, true, ctl_stop,
 		"Has the running server answer what is under way and stop."},
+	{{"upgrade", NULL}, "[--drain] [--json]", OPT_DRAIN | OPT_JSON, 0, 0, true, ctl_upgrade,
+		"Replaces the running server by the program that is now in its place, with every "
+		"connection: no phone notices. When the new program does not come up, the old one "
+		"goes on. With --drain a program that cannot take the hanging requests over takes "
+		"the new ones, and the old ones are ended bit by bit (core.upgrade_pace_s)."},
 	{{"backup", NULL}, "DIR", 0, 1, 1, true, backup,
 		"Writes a consistent copy of the store into an empty directory, which is made when "
 		"it is not there. The server may go on meanwhile."},
@@ -267,7 +272,8 @@ enum {
 	L_ONCE,
 	L_LIMIT,
 	L_DEVICE,
-	L_YES
+	L_YES,
+	L_DRAIN
 };
 
 static const struct option long_options[] = {{"data", required_argument, NULL, L_DATA},
@@ -276,15 +282,17 @@ static const struct option long_options[] = {{"data", required_argument, NULL, L
 	{"help", no_argument, NULL, 'h'}, {"password-stdin", no_argument, NULL, L_PASSWORD},
 	{"name", required_argument, NULL, L_NAME}, {"folder", required_argument, NULL, L_FOLDER},
 	{"user", required_argument, NULL, 'u'}, {"json", no_argument, NULL, L_JSON},
-	{"once", no_argument, NULL, L_ONCE}, {"limit", required_argument, NULL, L_LIMIT},
-	{"device", required_argument, NULL, L_DEVICE}, {"yes", no_argument, NULL, L_YES}, {0}};
+	{"once", no_argument, NULL, L_ONCE}, {"drain", no_argument, NULL, L_DRAIN},
+	{"limit", required_argument, NULL, L_LIMIT}, {"device", required_argument, NULL, L_DEVICE},
+	{"yes", no_argument, NULL, L_YES}, {0}};
 
 static const struct {
 	unsigned bit;
 	const char *name;
 } option_names[] = {{OPT_PASSWORD, "--password-stdin"}, {OPT_NAME, "--name"},
 	{OPT_FOLDER, "--folder"}, {OPT_USER, "-u"}, {OPT_JSON, "--json"}, {OPT_ONCE, "--once"},
-	{OPT_LIMIT, "--limit"}, {OPT_DEVICE, "--device"}, {OPT_YES, "--yes"}};
+	{OPT_LIMIT, "--limit"}, {OPT_DEVICE, "--device"}, {OPT_YES, "--yes"},
+	{OPT_DRAIN, "--drain"}};
 
 static enum ctl_exit run(int argc, char **argv)
 {
@@ -341,6 +349,9 @@ static enum ctl_exit run(int argc, char **argv)
 		case L_DEVICE:
 			ctl.given |= OPT_DEVICE;
 			ctl.device = optarg;
+			break;
+		case L_DRAIN:
+			ctl.given |= OPT_DRAIN;
 			break;
 		case L_YES:
 			ctl.given |= OPT_YES;

@@ -69,6 +69,14 @@ struct lmtp_server;
 /* Opens the listeners (host:port or unix:/path) and starts the accepting thread. */
 struct lmtp_server *lmtp_server_start(const struct config *c, struct db *db, struct writer *w,
 	char *why, size_t why_bytes);
+struct socket_list;
+/* The same with listening sockets that are there already (or NULL), used where they fit. */
+struct lmtp_server *lmtp_server_start_with(const struct config *c, struct db *db, struct writer *w,
+	struct socket_list *inherited, char *why, size_t why_bytes);
+/* The listening sockets, for a successor: they stay the server's. */
+void lmtp_server_sockets(const struct lmtp_server *s, struct socket_list *out);
+/* As lmtp_server_stop, when a successor has the sockets: files of unix sockets stay. */
+void lmtp_server_leave(struct lmtp_server **s);
 /* Port of the nth TCP listener (a test listens on port 0); 0: none such. */
 uint16_t lmtp_server_port(const struct lmtp_server *s, size_t nth);
 /* No new sessions; sessions under way finish their current transaction (bounded), then 421. */

@@ -6,6 +6,7 @@
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/base/sockets.h"
 #include "core/config.h"
 #include "core/eas/message.h"
 #include "store/db.h"
@@ -39,7 +40,8 @@ struct listener {
 	uint16_t port;  /* TCP */
 	char path[108]; /* unix */
 	dev_t dev;
-	ino_t ino; /* of the socket file that we made: only that one is removed */
+	ino_t ino;        /* of the socket file that we made: only that one is removed */
+	const char *text; /* in the configuration */
 };
 
 struct lmtp_server {
@@ -382,6 +384,7 @@ static bool listen_unix(struct listener *l, const char *path, char *why, size_t 
 	l->fd = fd;
 	l->dev = st.st_dev;
 	l->ino = st.st_ino;
+	l->text = path - strlen("unix:");
 	strcpy(l->path, path);
 	return true;
 }
@@ -451,17 +454,50 @@ static bool listen_tcp(struct lmtp_server *sv, const char *address, char *why, s
 			getnameinfo((struct sockaddr *)&a, n, NULL, 0, text, sizeof(text),
 				NI_NUMERICSERV);
 		sv->listeners[sv->listener_count++] =
-			(struct listener){.fd = fd, .port = (uint16_t)atoi(text)};
+			(struct listener){.fd = fd, .port = (uint16_t)atoi(text), .text = address};
 	}
 	freeaddrinfo(list);
 	return ai == NULL;
 }
 
-static bool listen_all(struct lmtp_server *sv, const struct config *c, char *why, size_t why_bytes)
+/* True: the sockets of this address came from a predecessor. */
+static bool inherit(struct lmtp_server *sv, struct socket_list *inherited, const char *address)
+{
+	bool any = false;
+	int fd;
+
+	while (sv->listener_count < LISTENERS_MAX &&
+		(fd = sockets_take(inherited, "lmtp", address)) >= 0) {
+		struct listener *l = &sv->listeners[sv->listener_count++];
+		struct sockaddr_storage a;
+		socklen_t n = sizeof(a);
+		struct stat st;
+
+		*l = (struct listener){.fd = fd, .text = address};
+		any = true;
+		if (getsockname(fd, (struct sockaddr *)&a, &n) != 0)
+			continue;
+		if (a.ss_family == AF_INET)
+			l->port = ntohs(((struct sockaddr_in *)&a)->sin_port);
+		else if (a.ss_family == AF_INET6)
+			l->port = ntohs(((struct sockaddr_in6 *)&a)->sin6_port);
+		else if (strlen(address + 5) < sizeof(l->path) && stat(address + 5, &st) == 0) {
+			strcpy(l->path, address + 5);
+			l->dev = st.st_dev;
+			l->ino = st.st_ino;
+		}
+	}
+	return any;
+}
+
+static bool listen_all(struct lmtp_server *sv, const struct config *c,
+	struct socket_list *inherited, char *why, size_t why_bytes)
 {
 	for (size_t i = 0; i < c->listen_lmtp.n; i++) {
 		const char *address = c->listen_lmtp.v[i];
 
+		if (inherit(sv, inherited, address))
+			continue;
 		if (strncmp(address, "unix:", 5) != 0) {
 			if (!listen_tcp(sv, address, why, why_bytes))
 				return false;
@@ -479,14 +515,14 @@ static bool listen_all(struct lmtp_server *sv, const struct config *c, char *why
 	return true;
 }
 
-static void close_listeners(struct lmtp_server *sv)
+static void close_listeners(struct lmtp_server *sv, bool remove_files)
 {
 	for (size_t i = 0; i < sv->listener_count; i++) {
 		struct listener *l = &sv->listeners[i];
 		struct stat st;
 
 		/* A successor may have put its own file there already. */
-		if (l->path[0] && stat(l->path, &st) == 0 && st.st_dev == l->dev &&
+		if (remove_files && l->path[0] && stat(l->path, &st) == 0 && st.st_dev == l->dev &&
 			st.st_ino == l->ino)
 			unlink(l->path);
 		close(l->fd);
@@ -494,8 +530,16 @@ static void close_listeners(struct lmtp_server *sv)
 	sv->listener_count = 0;
 }
 
+static void end(struct lmtp_server **svp, bool remove_files);
+
 struct lmtp_server *lmtp_server_start(
 	const struct config *c, struct db *db, struct writer *w, char *why, size_t why_bytes)
+{
+	return lmtp_server_start_with(c, db, w, NULL, why, why_bytes);
+}
+
+struct lmtp_server *lmtp_server_start_with(const struct config *c, struct db *db, struct writer *w,
+	struct socket_list *inherited, char *why, size_t why_bytes)
 {
 	struct lmtp_server *sv = calloc(1, sizeof(*sv));
 	sigset_t all, before;
@@ -525,7 +569,7 @@ struct lmtp_server *lmtp_server_start(
 		snprintf(why, why_bytes, "eventfd: %s", strerror(errno));
 		goto fail;
 	}
-	if (!listen_all(sv, c, why, why_bytes))
+	if (!listen_all(sv, c, inherited, why, why_bytes))
 		goto fail;
 	/* Signals are for the main thread. */
 	sigfillset(&all);
@@ -539,8 +583,15 @@ struct lmtp_server *lmtp_server_start(
 	sv->accepting = true;
 	return sv;
 fail:
-	lmtp_server_stop(&sv);
+	/* The files of inherited sockets belong to whoever goes on with them. */
+	end(&sv, inherited == NULL);
 	return NULL;
+}
+
+void lmtp_server_sockets(const struct lmtp_server *sv, struct socket_list *out)
+{
+	for (size_t i = 0; i < sv->listener_count; i++)
+		sockets_add(out, sv->listeners[i].fd, "lmtp", sv->listeners[i].text);
 }
 
 uint16_t lmtp_server_port(const struct lmtp_server *sv, size_t nth)
@@ -553,6 +604,16 @@ uint16_t lmtp_server_port(const struct lmtp_server *sv, size_t nth)
 
 void lmtp_server_stop(struct lmtp_server **svp)
 {
+	end(svp, true);
+}
+
+void lmtp_server_leave(struct lmtp_server **svp)
+{
+	end(svp, false);
+}
+
+static void end(struct lmtp_server **svp, bool remove_files)
+{
 	struct lmtp_server *sv = *svp;
 	uint64_t one = 1;
 
@@ -563,7 +624,7 @@ void lmtp_server_stop(struct lmtp_server **svp)
 		(void)!write(sv->stop_fd, &one, sizeof(one));
 	if (sv->accepting)
 		pthread_join(sv->accepter, NULL);
-	close_listeners(sv);
+	close_listeners(sv, remove_files);
 	/* Bounded: waits of sessions end with the drain, commits by themselves. */
 	pthread_mutex_lock(&sv->mutex);
 	while (sv->sessions > 0)

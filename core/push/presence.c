@@ -54,6 +54,11 @@ uint64_t presence_order(struct presence *p)
 	return atomic_fetch_add_explicit(&p->order, 1, memory_order_relaxed) + 1;
 }
 
+void presence_continue(struct presence *p, uint64_t order)
+{
+	atomic_store(&p->order, order);
+}
+
 static uint32_t bucket(uint32_t mailbox, uint32_t device)
 {
 	uint64_t v = ((uint64_t)mailbox << 32 | device) * 0x9e3779b97f4a7c15u;

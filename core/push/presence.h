@@ -25,6 +25,8 @@ void presence_shard_free(struct presence_shard **s);
 
 /* Order of arrival, 1, 2, 3, ... over all shards. */
 uint64_t presence_order(struct presence *p);
+/* Goes on above `order`: requests of before a change of process keep their numbers. At start. */
+void presence_continue(struct presence *p, uint64_t order);
 /* This shard holds one more (less) hanging request of the device. */
 void presence_add(struct presence_shard *s, uint32_t mailbox, uint32_t device);
 void presence_remove(struct presence_shard *s, uint32_t mailbox, uint32_t device);

@@ -474,7 +474,7 @@ static void sockets_serve(void **state)
 	snprintf(setting, sizeof(setting), "listen.admin=unix:%s,127.0.0.1:0", http_path);
 	assert_true(config_set(c, setting, why, sizeof(why)));
 	for (int round = 0; round < 2; round++) {
-		a = admin_start(c, f->db, &s.server, why, sizeof(why));
+		a = admin_start(c, f->db, &s.server, NULL, why, sizeof(why));
 		if (!a)
 			fail_msg("%s", why);
 		assert_int_equal(stat(control, &st), 0);
@@ -504,7 +504,7 @@ static void sockets_serve(void **state)
 		close(fd);
 
 		/* Another server on the same address is refused while this one lives. */
-		assert_null(admin_start(c, f->db, &s.server, why, sizeof(why)));
+		assert_null(admin_start(c, f->db, &s.server, NULL, why, sizeof(why)));
 		assert_non_null(strstr(why, "cannot listen on"));
 		admin_stop(&a);
 		assert_null(a);
@@ -515,7 +515,7 @@ static void sockets_serve(void **state)
 	/* What is no socket is not removed. */
 	unlink(http_path);
 	fclose(fopen(http_path, "w"));
-	assert_null(admin_start(c, f->db, &s.server, why, sizeof(why)));
+	assert_null(admin_start(c, f->db, &s.server, NULL, why, sizeof(why)));
 	assert_int_equal(access(http_path, F_OK), 0);
 	config_free(&c);
 }

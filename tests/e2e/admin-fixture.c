@@ -116,7 +116,7 @@ static int serve(void)
 	struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
 	struct config *c = config_new();
 	char why[600] = "";
-	struct admin *a = admin_start(c, db, &server, why, sizeof(why));
+	struct admin *a = admin_start(c, db, &server, NULL, why, sizeof(why));
 	char drop[64];
 
 	config_free(&c);
