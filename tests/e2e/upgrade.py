@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An upgrade that no phone notices: parked and idle connections, plain and TLS, go to a new process;
+a new program that fails in any way leaves the old one serving."""
+import os, signal, shutil, socket, ssl, sys, tempfile, threading, time
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+import eas
+from eas import *
+
+# Programs that can be replaced.
+HERE = tempfile.mkdtemp(prefix="roost-bin-")
+atexit.register(shutil.rmtree, HERE, ignore_errors=True)
+for name in ("roostd", "roostctl"):
+    shutil.copy2(f"{eas.BIN}/{name}", HERE)
+ORIGINAL = os.path.abspath(f"{eas.BIN}/roostd")
+eas.BIN = HERE
+
+
+class Upgradable(Server):
+    def pid(self):
+        with open(f"{self.dir}/lock") as f:
+            return int(f.read())
+
+    def cleanup(self):
+        try:
+            pid = self.pid()
+            if self.p and pid != self.p.pid and self.alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        except (OSError, ValueError):
+            pass
+        super().cleanup()
+
+    @staticmethod
+    def alive(pid):
+        try:
+            with open(f"/proc/{pid}/stat") as f:
+                return f.read().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def program(self, text=None):
+        """Puts a script, or the real one again, in the program's place."""
+        new = f"{HERE}/.new"
+        if text is None:
+            shutil.copy2(ORIGINAL, new)
+        else:
+            with open(new, "w") as f:
+                f.write(text)
+            os.chmod(new, 0o755)
+        os.replace(new, f"{HERE}/roostd")
+
+    def upgrade(self, *args):
+        """(exit code, the answer or what was said)"""
+        p = self.ctl("upgrade", "--json", *args)
+        if p.returncode:
+            return p.returncode, p.stderr.decode().strip()
+        return 0, json.loads(p.stdout)
+
+
+def no_verify():
+    c = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    c.check_hostname, c.verify_mode = False, ssl.CERT_NONE
+    return c
+
+
+PING = wbxml(Phone.ping_body(600))
+USERS = [f"u{i}@example.test" for i in range(8)]
+s = Upgradable(tls=True, users=["alice@example.test"] + USERS,
+               sets=["core.upgrade_start_s=4", "core.upgrade_pace_s=2", "core.drain_s=5"])
+tls, tls12 = no_verify(), no_verify()
+tls12.maximum_version = ssl.TLSVersion.TLSv1_2
+wires = [Wire(s, u, device=f"d{i}", tls=(None, tls, tls12)[i % 3]) for i, u in enumerate(USERS)]
+
+
+def silent(w):
+    if not isinstance(w.c, ssl.SSLSocket):
+        return w.silent()
+    w.c.setblocking(False)
+    try:
+        w.buffer += w.c.recv(65536)
+        return False
+    except ssl.SSLWantReadError:
+        return True
+    except OSError:
+        return False
+    finally:
+        w.c.setblocking(True)
+
+
+def park_all(ws=wires):
+    for w in ws:
+        w.send("Ping", PING)
+    return wait_for(lambda: s.parked() == len(ws))
+
+
+def touch(user):
+    s.ctl("change", user, "1", check=True)
+
+
+# ---- one upgrade, everything at once ------------------------------------------------------------------
+for w in wires:
+    w.ready()
+ok(park_all(), "phones are parked, plain and TLS")
+p = Phone(s, device="curl1").ready()
+hanging = p.hang_ping(600)
+q = Phone(s, device="curl2").ready()
+waiting = q.hang("Sync", q.sync_body("1", after="<Wait>10</Wait>"))
+ok(wait_for(lambda: s.parked() == len(wires) + 2), "so are curl's Ping and hanging Sync")
+idle = Wire(s, device="idle", tls=tls)
+idle.ready()
+raw = socket.create_connection(("127.0.0.1", s.https))
+half = Wire(s, USERS[0], device="half").send("FolderSync", FOLDER_SYNC_0, cut=60)
+before = s.pid()
+code, r = s.upgrade()
+ok(code == 0, "the upgrade is done", r)
+equal(r["parked"] if code == 0 else r, len(wires) + 2, "every hanging request was taken over")
+ok(code == 0 and r["connections"] >= len(wires) + 4, "and so were idle connections", r)
+ok(s.pid() == r["pid"] != before, "another process serves", (s.pid(), before, r))
+equal(s.parked(), len(wires) + 2, "and counts them")
+ok(all(silent(w) for w in wires), "no phone has heard anything")
+half.c.sendall(half.rest)
+a = half.answer()
+ok(a.status == 200 and a.headers.get("connection") == "close", "a request that was coming in is answered by the old process", a)
+ok(wait_for(lambda: s.p.poll() is not None, 10) and s.p.returncode == 0, "the old process ends in order", s.p.poll())
+# A deadline, a request id and a mailbox are those of before.
+rows = s.ctl_json("ping", "list")
+ok(len(rows) == len(wires) + 2 and all(x["due_ms"] > time.time() * 1000 for x in rows), "the list of hanging requests is whole", rows)
+s.deliver("after the upgrade")
+a, b = hanging.answer(), waiting.answer()
+equal(a.xml["Status"] if a.xml else a, "2", "mail after the upgrade wakes a Ping of before")
+ok(b.status == 200 and b.xml and b.xml.one("Collections/Collection/Commands/Add"), "and a hanging Sync, which brings it", b)
+for u in USERS:
+    touch(u)
+equal([ping_status(w.answer(10)) for w in wires], ["2"] * len(wires), "each phone is woken over its own connection and keys")
+ok(all(silent(w) for w in wires), "once")
+a = idle.post("FolderSync", FOLDER_SYNC_0)
+equal(a.status, 200, "an idle TLS connection goes on")
+late = tls.wrap_socket(raw)
+late.sendall(b"OPTIONS /Microsoft-Server-ActiveSync HTTP/1.1\r\nHost: x\r\n\r\n")
+ok(late.recv(100).startswith(b"HTTP/1.1 401"), "a connection that had said nothing yet shakes hands with the new process")
+equal(Phone(s, device="new").ready().ping(1).status, 200, "newcomers are served")
+m = s.metrics()
+ok(m["roost_connections"] >= len(wires), "gauges are right", m["roost_connections"])
+
+# ---- the newest stays -----------------------------------------------------------------------------------
+old = Wire(s, device="twin", tls=tls)
+old.ready()
+old.send("Ping", PING)
+ok(wait_for(lambda: s.parked() == 1), "a phone is parked")
+equal(s.upgrade()[0], 0, "another upgrade")
+new = Wire(s, device="twin", tls=tls).send("Ping", PING)
+equal(ping_status(old.answer(5)), "1", "a newer Ping ends the one of before the upgrade")
+ok(wait_for(lambda: s.parked() == 1) and silent(new), "and stays itself")
+new.close()
+old.close()
+ok(wait_for(lambda: s.parked() == 0), "a hang-up is noticed")
+
+# ---- ten in a row, with changes all the while ---------------------------------------------------------------
+wrong, pids = [], {s.pid()}
+for round in range(10):
+    if not park_all():
+        wrong.append(f"round {round}: {s.parked()} parked")
+    t = threading.Thread(target=lambda: [touch(u) for u in USERS])
+    t.start()
+    code, r = s.upgrade()
+    t.join()
+    if code:
+        wrong.append(f"round {round}: {r}")
+    pids.add(s.pid())
+    answers = [ping_status(w.answer(10)) for w in wires]
+    if answers != ["2"] * len(wires) or not all(silent(w) for w in wires):
+        wrong.append(f"round {round}: {answers}")
+equal(wrong, [], "ten upgrades in a row: no wake is missed, none comes twice")
+equal(len(pids), 11, "by ten processes")
+ok(wait_for(lambda: sum(s.alive(p) for p in pids) == 1), "of which one is left")
+
+# ---- new programs that fail ------------------------------------------------------------------------------
+ok(park_all(), "phones are parked")
+pid = s.pid()
+
+TALKER = """#!/usr/bin/python3
+import array, os, socket, struct, sys, time
+fd = int(sys.argv[sys.argv.index("--take-over") + 1])
+c = socket.socket(fileno=fd)
+def hear():
+    m, anc, _, _ = c.recvmsg(480, 1000)
+    return struct.unpack("<8sIIQQ320s128s", m)[1] if m else 0
+def say(kind, format=1, text=b"", a=0):
+    c.send(struct.pack("<8sIIQQ320s128s", b"RoostUp1", kind, format, a, 0, text, b""))
+while hear() != 4:
+    pass
+"""
+
+
+def fails(name, program, expect, *args, seconds=20):
+    s.program(program)
+    begin = time.monotonic()
+    code, said = s.upgrade(*args)
+    ok(code == 1 and expect in str(said) and time.monotonic() - begin < seconds, f"{name}: the operator is told", (code, said))
+    ok(s.pid() == pid and s.alive(pid) and s.parked() == len(wires) and all(silent(w) for w in wires),
+       f"{name}: the old process goes on")
+    touch(USERS[0])
+    equal(ping_status(wires[0].answer(10)), "2", f"{name}: phones are woken")
+    wires[0].send("Ping", PING)
+    w = Wire(s, USERS[1], device="visitor", tls=tls)
+    equal(w.post("FolderSync", FOLDER_SYNC_0).status, 200, f"{name}: newcomers are served")
+    w.close()
+    wait_for(lambda: s.parked() == len(wires))
+
+
+fails("a program that ends", "#!/bin/sh\nexit 1\n", "exit code 1")
+fails("a program that hangs", "#!/bin/sh\nexec sleep 60\n", "not ready within 4 s")
+fails("a program that is no program", "no program\n", "cannot start")
+fails("another format", TALKER + "say(5, 99, b'9.9')\ntime.sleep(60)\n", "format 99")
+fails("a refusal", TALKER + "say(9, 1, b'not today')\ntime.sleep(60)\n", "not today")
+fails("a crash with the state in hand", TALKER + "say(5)\nwhile hear() != 7:\n    pass\nos.kill(os.getpid(), 11)\n", "signal 11")
+fails("a closed hand-over", TALKER + "say(5)\nwhile hear() != 7:\n    pass\nos._exit(3)\n", "exit code 3")
+ok(any("goes on serving" in l for l in s.log), "the log says so")
+
+# ---- by signal; and what follows on a failure ----------------------------------------------------------------
+s.program()
+os.kill(pid, signal.SIGUSR2)
+ok(wait_for(lambda: s.pid() != pid and not s.alive(pid), 15), "SIGUSR2 does the same")
+equal(s.parked(), len(wires), "with every hanging request")
+for u in USERS:
+    touch(u)
+equal([ping_status(w.answer(10)) for w in wires], ["2"] * len(wires), "that is woken then")
+equal(s.upgrade()[0], 0, "and an upgrade by roostctl follows")
+
+# ---- a program that cannot take over, when the operator wants it nevertheless -------------------------------
+ok(park_all(), "phones are parked")
+pid = s.pid()
+s.program(TALKER + "say(5, 99, b'9.9')\nwhile hear() != 7:\n    pass\nsay(8)\ntime.sleep(20)\n")
+begin = time.monotonic()
+code, r = s.upgrade("--drain")
+ok(code == 0 and r["parked"] == 0 and r["left"] >= len(wires), "--drain: requests stay with the old process", r)
+answers, at = [], []
+for w in wires:
+    a = w.answer(10)
+    answers.append((ping_status(a), a.headers.get("connection")))
+equal(answers, [("1", "close")] * len(wires), "and end with 1 and Connection: close")
+ok(wait_for(lambda: not s.alive(pid), 10) and time.monotonic() - begin > 0.5, "over a time", time.monotonic() - begin)
+if code == 0:
+    os.kill(r["pid"], signal.SIGKILL)
+
+p = subprocess.run([ORIGINAL, "--handover-version"], capture_output=True)
+ok(p.returncode == 0 and p.stdout.strip().isdigit(), "roostd --handover-version says which format it reads", p)
+done()
