@@ -186,9 +186,10 @@ static const char *own_program(const char *name)
 /* Before getopt sorts them. */
 static char **arguments_again(int argc, char **argv)
 {
-	char **again = calloc((size_t)argc + 1, sizeof(*again));
+	static char **again;
 	int n = 0;
 
+	again = calloc((size_t)argc + 1, sizeof(*again));
 	CHECK(again);
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--take-over") == 0 && i + 1 < argc)
@@ -369,6 +370,5 @@ int main(int argc, char **argv)
 	}
 	for (unsigned i = 0; i < args.set_count; i++)
 		free(args.sets[i]);
-	free(args.again);
 	return code;
 }
