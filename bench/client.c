@@ -893,11 +893,14 @@ bool client_parse_url(const char *url, struct client_address *out, char *why, si
 		return false;
 	}
 	snprintf(out->path, sizeof(out->path), "%s", port);
-	err = getaddrinfo(out->host, out->port, &hints, &found);
+	/* RFC 6761 6.3: localhost is loopback, also where no hosts file says so (containers). */
+	const char *host = strcmp(out->host, "localhost") == 0 ? "127.0.0.1" : out->host;
+
+	err = getaddrinfo(host, out->port, &hints, &found);
 	if (err) {
 		/* AI_ADDRCONFIG leaves out loopback on a machine without a network. */
 		hints.ai_flags = 0;
-		err = getaddrinfo(out->host, out->port, &hints, &found);
+		err = getaddrinfo(host, out->port, &hints, &found);
 	}
 	if (err || !found) {
 		snprintf(why, why_bytes, "%s: %s", out->host, gai_strerror(err));
