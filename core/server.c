@@ -620,6 +620,7 @@ struct server *server_start(
 	/* Before anything moves: see upgrade.h about who owns what. */
 	if (take && !atomic_load(&r->failed)) {
 		atomic_store(&r->ready, true);
+		db_note_owner(s->db);
 		take_over_serving(take);
 	}
 	pthread_barrier_wait(&r->run);
@@ -635,7 +636,6 @@ struct server *server_start(
 	atomic_store(&r->ready, true);
 	if (take) {
 		sockets_free(take_over_sockets(take), true);
-		db_note_owner(s->db);
 		if (take_over_policy_differs(take, atomic_load(&s->policy_generation)))
 			for (unsigned i = 0; i < s->shard_count; i++)
 				shard_policy_changed(s->shards[i]);

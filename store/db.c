@@ -818,7 +818,8 @@ int db_note_owner(struct db *db)
 	char pid[32];
 	ssize_t n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
 
-	if (ftruncate(db->lock_fd, 0) || pwrite(db->lock_fd, pid, (size_t)n, 0) != n)
+	/* In this order there is a number to be read at any time. */
+	if (pwrite(db->lock_fd, pid, (size_t)n, 0) != n || ftruncate(db->lock_fd, n))
 		return errno_err();
 	return DB_OK;
 }
