@@ -21,7 +21,7 @@
 enum {
 	EARLY_MS = 1000, /* ping.md 8: rather a second early than late (the wheel adds up to one) */
 	JOURNAL_ROWS = 256,
-	JOURNAL_ROWS_PER_TURN = 8192,
+	JOURNAL_READS_PER_TURN = 32,
 	SEEN_EVERY_MS = 15 * 60 * 1000,
 	OLD_ITEM_S = 24 * 3600, /* younger items are inside every FilterType */
 	PING_BODY_MAX = 65536,  /* read on the shard's thread, so it must be short work */
@@ -476,8 +476,8 @@ static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
 	} else {
 		conn_watch(s, slot);
 	}
-	/* In an upgrade it is too late to be moved, and too early to know whether all are: the phone
-	 * asks again and finds whoever serves then. */
+	/* In an upgrade it is too late to be moved, and too early to know whether all are: the
+	 * phone asks again and finds whoever serves then. */
 	if (s->draining || move_frozen(s))
 		wake(s, slot, WAKE_DRAIN, 0);
 	return true;
@@ -844,7 +844,7 @@ void park_journal(struct shard *s)
 {
 	struct journal_row rows[JOURNAL_ROWS];
 	struct db_txn txn;
-	int n, done = 0;
+	int n, reads = 0;
 
 	if (move_frozen(s)) {
 		s->committed_pending = true;
@@ -878,10 +878,9 @@ void park_journal(struct shard *s)
 			break;
 		METRIC_ADD(JOURNAL_SEEN, (int64_t)(rows[n - 1].seq - s->journal_seen));
 		s->journal_seen = rows[n - 1].seq;
-		done += n;
 		if (n < JOURNAL_ROWS)
 			break;
-		if (done >= JOURNAL_ROWS_PER_TURN) {
+		if (++reads == JOURNAL_READS_PER_TURN) {
 			s->committed_pending = true;
 			break;
 		}
@@ -889,8 +888,7 @@ void park_journal(struct shard *s)
 	park_woken(s);
 }
 
-/* ---- time, and the end
- * ---------------------------------------------------------------------------------- */
+/* ---- time, and the end ---- */
 
 void park_timer(struct shard *s, uint32_t slot)
 {

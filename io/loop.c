@@ -196,7 +196,7 @@ struct loop {
 	atomic_bool commit_moved; /* set by the helper thread */
 	atomic_bool stop;
 	atomic_bool commit_thread_stop;
-	atomic_bool shared; /* see loop_set_shared */
+	atomic_bool shared;           /* see loop_set_shared */
 	_Atomic uint32_t rings_shown; /* rings_open, for other threads */
 };
 
@@ -1723,11 +1723,12 @@ static uint32_t descriptor_limit(void)
 static int uring_disabled(void)
 {
 	FILE *f = fopen("/proc/sys/kernel/io_uring_disabled", "re");
+	char line[16];
 	int v = 0;
 
 	if (f) {
-		if (fscanf(f, "%d", &v) != 1)
-			v = 0;
+		if (fgets(line, sizeof(line), f))
+			v = (int)strtol(line, NULL, 10);
 		fclose(f);
 	}
 	return v;

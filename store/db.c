@@ -445,6 +445,7 @@ int rows_del_known(struct db_txn *txn, struct bytes key)
 	return err == DB_NOT_FOUND ? txn_fail(txn, DB_CORRUPT) : err;
 }
 
+/* 0 or LMDB's error. */
 static int cursor(struct db_txn *txn, MDB_cursor **out)
 {
 	struct handle *h = txn->mdb;
@@ -455,10 +456,10 @@ static int cursor(struct db_txn *txn, MDB_cursor **out)
 	else if (!h->cursor_bound)
 		rc = mdb_cursor_renew(h->txn, h->cursor);
 	if (rc)
-		return from_mdb(rc);
+		return rc;
 	h->cursor_bound = true;
 	*out = h->cursor;
-	return DB_OK;
+	return 0;
 }
 
 static bool shares(MDB_val k, struct bytes key, size_t prefix_n)
@@ -473,9 +474,8 @@ int rows_seek(struct db_txn *txn, struct bytes from, size_t prefix_n, struct byt
 	MDB_val k = val(from), v;
 	int rc = cursor(txn, &c);
 
-	if (rc)
-		return rc;
-	rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
+	if (rc == 0)
+		rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
 	if (rc)
 		return from_mdb(rc);
 	if (!shares(k, from, prefix_n))
@@ -493,7 +493,7 @@ int rows_seek_before(struct db_txn *txn, struct bytes before, size_t prefix_n,
 	int rc = cursor(txn, &c);
 
 	if (rc)
-		return rc;
+		return from_mdb(rc);
 	rc = mdb_cursor_get(c, &k, &v, MDB_SET_RANGE);
 	if (rc && rc != MDB_NOTFOUND)
 		return from_mdb(rc);
@@ -514,9 +514,9 @@ int rows_last(struct db_txn *txn, struct bytes *key_out, struct bytes *value_out
 	int rc = cursor(txn, &c);
 
 	if (rc == 0)
-		rc = from_mdb(mdb_cursor_get(c, &k, &v, MDB_LAST));
+		rc = mdb_cursor_get(c, &k, &v, MDB_LAST);
 	if (rc)
-		return rc;
+		return from_mdb(rc);
 	*key_out = unval(k);
 	*value_out = unval(v);
 	return DB_OK;
@@ -534,7 +534,7 @@ int rows_del_prefix(struct db_txn *txn, struct bytes prefix, uint64_t *count_out
 		return txn->err;
 	rc = cursor(txn, &c);
 	if (rc)
-		return txn_fail(txn, rc);
+		return txn_fail(txn, from_mdb(rc));
 	for (;;) {
 		/* Sought anew each time: after a delete the cursor may rest beyond the end of a
 		 * page, and SET_RANGE within its page costs next to nothing. */
@@ -933,7 +933,7 @@ static int check_format(struct db *db, bool create, char *why, size_t why_bytes)
 {
 	struct record_meta meta;
 	struct db_txn txn;
-	struct bytes k, v;
+	struct bytes k, v = {0};
 	struct key key;
 	int err = db_read(db, &txn), found;
 	bool empty;
@@ -1106,7 +1106,7 @@ const char *db_dir(const struct db *db)
 
 int db_stats(struct db *db, struct db_stats *out)
 {
-	struct db_txn txn;
+	struct db_txn txn = {0};
 	MDB_envinfo info;
 	MDB_stat stat;
 	int err = db_read(db, &txn);
@@ -1133,8 +1133,7 @@ void db_release_pages(struct db *db)
 	struct db_txn txn;
 	struct bytes any = {0};
 	struct key k;
-	uintptr_t from, to;
-	char line[512];
+	char line[512], *end;
 	FILE *f;
 
 	/* The snapshot keeps the map where it is: growing it waits for readers. LMDB does not tell
@@ -1143,12 +1142,16 @@ void db_release_pages(struct db *db)
 		return;
 	f = fopen("/proc/self/maps", "re");
 	if (f && rows_get(&txn, key_meta(&k, KEY_META_FORMAT), &any) == DB_OK)
-		while (fgets(line, sizeof(line), f))
-			if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR, &from, &to) == 2 &&
-				(uintptr_t)any.p >= from && (uintptr_t)any.p < to) {
+		while (fgets(line, sizeof(line), f)) {
+			/* "from-to ..." */
+			uintptr_t from = strtoull(line, &end, 16);
+			uintptr_t to = *end == '-' ? strtoull(end + 1, NULL, 16) : 0;
+
+			if ((uintptr_t)any.p >= from && (uintptr_t)any.p < to) {
 				madvise((void *)from, to - from, MADV_DONTNEED);
 				break;
 			}
+		}
 	if (f)
 		fclose(f);
 	db_read_end(&txn);

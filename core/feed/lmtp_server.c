@@ -248,7 +248,7 @@ static void *session_thread(void *arg)
 
 static void peer_name(int fd, char *out, size_t cap)
 {
-	struct sockaddr_storage a;
+	struct sockaddr_storage a = {0};
 	socklen_t n = sizeof(a);
 	struct ucred cred;
 	socklen_t cred_n = sizeof(cred);
@@ -453,8 +453,8 @@ static bool listen_tcp(struct lmtp_server *sv, const char *address, char *why, s
 		if (getsockname(fd, (struct sockaddr *)&a, &n) == 0)
 			getnameinfo((struct sockaddr *)&a, n, NULL, 0, text, sizeof(text),
 				NI_NUMERICSERV);
-		sv->listeners[sv->listener_count++] =
-			(struct listener){.fd = fd, .port = (uint16_t)atoi(text), .text = address};
+		sv->listeners[sv->listener_count++] = (struct listener){
+			.fd = fd, .port = (uint16_t)strtoul(text, NULL, 10), .text = address};
 	}
 	freeaddrinfo(list);
 	return ai == NULL;
@@ -469,7 +469,7 @@ static bool inherit(struct lmtp_server *sv, struct socket_list *inherited, const
 	while (sv->listener_count < LISTENERS_MAX &&
 		(fd = sockets_take(inherited, "lmtp", address)) >= 0) {
 		struct listener *l = &sv->listeners[sv->listener_count++];
-		struct sockaddr_storage a;
+		struct sockaddr_storage a = {0};
 		socklen_t n = sizeof(a);
 		struct stat st;
 
