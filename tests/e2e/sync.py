@@ -147,6 +147,14 @@ ok(a.status == 200 and a.body == b"" and a.seconds < 5, "nothing came: an empty 
 h = p.hang("Sync")
 ok(wait_for(lambda: s.parked() == 1), "an empty request repeats it")
 h.hang_up()
+h = p.hang("Sync", p.sync_body("1", after="<HeartbeatInterval>60</HeartbeatInterval>"))
+ok(wait_for(lambda: s.parked() == 1), "a Sync hangs again")
+q.folder_sync("0")
+made = q.post("FolderCreate", f"<FolderHierarchy:FolderCreate><SyncKey>{q.hierarchy}</SyncKey><ParentId>0</ParentId>"
+              "<DisplayName>Projects</DisplayName><Type>12</Type></FolderHierarchy:FolderCreate>").xml
+a = h.answer(5)
+equal((made["Status"], a.xml["Status"] if a.xml else None), ("1", "12"), "a folder made by another device ends it with 12: FolderSync first")
+ok("Projects" in repr(p.folder_sync().xml), "and FolderSync brings the folder")
 a = p.post("Sync", p.sync_body("1", after="<Wait>0</Wait>")).xml
 equal((a["Status"], a["Limit"]), ("14", "1"), "Wait 0 gets 14 with the limit")
 a = p.post("Sync", p.sync_body("1", after="<HeartbeatInterval>9999</HeartbeatInterval>")).xml
