@@ -278,8 +278,8 @@ void conn_readable(struct shard *s, uint32_t slot)
 
 	c->flags &= (uint8_t)~CONN_RECEIVING;
 	/* The bytes stay in the socket for whoever has it when the upgrade is over. */
-	if (move_holds(s) && (c->state == CONN_GREETED || c->state == CONN_IDLE ||
-				     c->state == CONN_PARKED))
+	if (move_holds(s) &&
+		(c->state == CONN_GREETED || c->state == CONN_IDLE || c->state == CONN_PARKED))
 		return;
 	switch ((enum conn_state)c->state) {
 	case CONN_GREETED:

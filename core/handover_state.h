@@ -40,12 +40,12 @@ enum {
 };
 
 struct handover_head {
-	uint32_t count;          /* records */
-	uint32_t more_count;     /* folder ids behind them */
-	uint32_t shard;          /* of the old process */
-	uint32_t ring_conns;     /* its slots per ring: place = slot % this, escrow = slot / this */
-	uint64_t journal_seen;   /* every row up to here has been shown to these waiters */
-	uint64_t order;          /* presence_order so far */
+	uint32_t count;        /* records */
+	uint32_t more_count;   /* folder ids behind them */
+	uint32_t shard;        /* of the old process */
+	uint32_t ring_conns;   /* its slots per ring: place = slot % this, escrow = slot / this */
+	uint64_t journal_seen; /* every row up to here has been shown to these waiters */
+	uint64_t order;        /* presence_order so far */
 	uint32_t policy_generation;
 };
 

@@ -35,7 +35,7 @@ struct server {
 	struct credentials *credentials;
 	struct work_pool *workers;
 	struct presence *presence;
-	uint64_t id_seed;          /* request ids of this process */
+	uint64_t id_seed;               /* request ids of this process */
 	_Atomic int64_t wall_offset_ms; /* wall clock minus the loops' monotonic clock */
 	_Atomic uint32_t policy_generation;
 	_Atomic bool draining;
@@ -49,8 +49,8 @@ typedef struct config *server_config_fn(void *arg, char *why, size_t why_bytes);
 struct take_over;
 /* `take` (or NULL): an upgrade, whose connections, listeners and lock come along; the server's from
  * now on, also when it fails. */
-struct server *server_start(server_config_fn *source, void *arg, struct take_over *take, char *why,
-	size_t why_bytes);
+struct server *server_start(
+	server_config_fn *source, void *arg, struct take_over *take, char *why, size_t why_bytes);
 /* Certificates, policy, limits and log level of a configuration read anew; what was in force
  * stays when it is wrong. Listeners, store and thread counts need a restart. */
 bool server_reload(struct server *s, char *why, size_t why_bytes);

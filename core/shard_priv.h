@@ -216,7 +216,7 @@ struct shard {
 	struct presence_shard *presence;
 	struct conn *conns;
 	uint32_t slots_max;
-	uint32_t slots_end; /* no slot from here on was ever used: their memory is not even mapped */
+	uint32_t slots_end; /* no slot from here on was ever used: its memory is not mapped */
 	int listeners[64];
 	enum listener_kind kinds[64];
 	unsigned listener_count;

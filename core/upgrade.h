@@ -37,11 +37,11 @@ struct server;
 struct shard;
 
 struct upgrade_result {
-	pid_t pid; /* of the new process */
+	pid_t pid;                    /* of the new process */
 	uint32_t connections, parked; /* handed over */
 	uint32_t left;                /* finished here */
-	uint32_t pause_us; /* no phone was woken for this long */
-	uint32_t start_ms; /* from the program's start until it was ready */
+	uint32_t pause_us;            /* no phone was woken for this long */
+	uint32_t start_ms;            /* from the program's start until it was ready */
 	char version[64];
 };
 
@@ -52,9 +52,9 @@ struct upgrade_options {
 	const char *program;
 	char *const *arguments; /* without argv[0] and --take-over; NULL at the end */
 	const struct socket_list *sockets;
-	uint32_t start_ms; /* the new program must be ready within */
-	uint64_t grace_ms; /* what is finished here may take this long */
-	uint64_t pace_ms;  /* not 0: a program that cannot read our state serves without it, and
+	uint32_t start_ms;   /* the new program must be ready within */
+	uint64_t grace_ms;   /* what is finished here may take this long */
+	uint64_t pace_ms;    /* not 0: a program that cannot read our state serves without it, and
 			    * the requests that hang here end over this time */
 	void (*alive)(void); /* called now and then while waiting */
 };

@@ -14,7 +14,8 @@ struct account {
 	bool disabled;
 	uint32_t password_generation; /* grows with every password change */
 	char address[ACCOUNT_ADDRESS_MAX + 1];
-	char password_hash[ACCOUNT_HASH_MAX]; /* libsodium's Argon2id string; empty: cannot log in */
+	char password_hash
+		[ACCOUNT_HASH_MAX]; /* libsodium's Argon2id string; empty: cannot log in */
 	char display_name[ACCOUNT_NAME_MAX];
 	uint64_t created_ms;
 };

@@ -31,14 +31,14 @@ enum db_error {
 	DB_OK = 0,
 	DB_NOT_FOUND = -1,
 	DB_EXISTS = -2,
-	DB_MAP_FULL = -3,  /* the map cannot grow beyond store.map_max */
+	DB_MAP_FULL = -3, /* the map cannot grow beyond store.map_max */
 	DB_DISK_FULL = -4,
-	DB_VERSION = -5,   /* written by another version of Roost, or not by Roost */
-	DB_LOCKED = -6,    /* another server has this directory, or this process has it open already */
+	DB_VERSION = -5, /* written by another version of Roost, or not by Roost */
+	DB_LOCKED = -6, /* another server has this directory, or this process has it open already */
 	DB_IO = -7,
-	DB_CORRUPT = -8,   /* a stored record does not decode */
-	DB_INVALID = -9,   /* an argument that the caller should have refused */
-	DB_GONE = -10,     /* journal rows asked for are pruned: look at everything */
+	DB_CORRUPT = -8, /* a stored record does not decode */
+	DB_INVALID = -9, /* an argument that the caller should have refused */
+	DB_GONE = -10,   /* journal rows asked for are pruned: look at everything */
 	DB_READERS_FULL = -11,
 	DB_CLOSED = -12,
 };
@@ -46,22 +46,22 @@ const char *db_strerror(int err);
 
 struct db_txn {
 	struct db *db;
-	void *mdb;       /* MDB_txn */
-	int err;         /* first failure of a write */
+	void *mdb; /* MDB_txn */
+	int err;   /* first failure of a write */
 	bool write;
-	uint64_t seq;    /* last journal number given out in this transaction */
-	uint32_t slot;   /* private to db.c */
+	uint64_t seq;  /* last journal number given out in this transaction */
+	uint32_t slot; /* private to db.c */
 };
 
 struct db_options {
 	const char *dir;
 	uint64_t map_bytes;     /* first size; 0: 1 GiB */
 	uint64_t map_bytes_max; /* it grows by doubling up to this; 0: 256 GiB */
-	int lock_fd;            /* > 0: the server lock is held by this descriptor already (taken over with
+	int lock_fd;  /* > 0: the server lock is held by this descriptor already (taken over with
 				 * it from another process); the store's from now on, also when it fails */
-	bool server;            /* takes the server lock (DB_LOCKED when another has it) */
-	bool create;            /* makes the directory (0700) and an empty store when absent */
-	bool no_sync;           /* tests and the simulation only: commits are not durable */
+	bool server;  /* takes the server lock (DB_LOCKED when another has it) */
+	bool create;  /* makes the directory (0700) and an empty store when absent */
+	bool no_sync; /* tests and the simulation only: commits are not durable */
 };
 
 int db_open(const struct db_options *o, struct db **db_out, char *why, size_t why_bytes);
@@ -88,8 +88,8 @@ int db_write(struct db *db, db_write_fn *fn, void *arg);
 enum { DB_NOTIFY_COMMITS = 1024 };
 struct db_notify {
 	_Atomic uint32_t word;
-	_Atomic uint64_t seq;    /* newest durable journal number */
-	_Atomic uint64_t count;  /* commits published */
+	_Atomic uint64_t seq;   /* newest durable journal number */
+	_Atomic uint64_t count; /* commits published */
 	struct {
 		_Atomic uint64_t seq;     /* newest journal number of that commit */
 		_Atomic uint64_t mono_ns; /* when it was durable */
@@ -101,8 +101,8 @@ uint64_t db_commit_time_ns(const struct db *db, uint64_t seq);
 
 struct db_stats {
 	uint64_t map_bytes;
-	uint64_t used_bytes;     /* high-water mark of the file; free pages inside count as used */
-	uint64_t readers;        /* slots of LMDB's table ever taken at once, all processes */
+	uint64_t used_bytes; /* high-water mark of the file; free pages inside count as used */
+	uint64_t readers;    /* slots of LMDB's table ever taken at once, all processes */
 	uint64_t stale_cleared, commits; /* by this process since it opened */
 	uint64_t entries;
 };

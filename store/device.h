@@ -9,17 +9,18 @@
 enum { DEVICE_TEXT_MAX = 128, PING_FOLDERS_MAX = 256 };
 
 struct device {
-	uint32_t id;                     /* 1.. per mailbox, never used again */
+	uint32_t id; /* 1.. per mailbox, never used again */
 	char device_id[65], device_type[65];
 	char user_agent[DEVICE_TEXT_MAX], model[DEVICE_TEXT_MAX], os[DEVICE_TEXT_MAX],
-		friendly_name[DEVICE_TEXT_MAX], phone_number[DEVICE_TEXT_MAX], imei[DEVICE_TEXT_MAX],
-		os_language[DEVICE_TEXT_MAX], mobile_operator[DEVICE_TEXT_MAX];
-	uint16_t version;                /* 121, 140, 141, 160, 161: last one used */
+		friendly_name[DEVICE_TEXT_MAX], phone_number[DEVICE_TEXT_MAX],
+		imei[DEVICE_TEXT_MAX], os_language[DEVICE_TEXT_MAX],
+		mobile_operator[DEVICE_TEXT_MAX];
+	uint16_t version; /* 121, 140, 141, 160, 161: last one used */
 	uint64_t first_seen_ms, last_seen_ms;
 	char last_address[48];
 	/* Provision (MS-ASPROV 3.1.5.1): temporary key of phase one, final key of phase two. */
 	uint32_t policy_key_temporary, policy_key;
-	uint32_t policy_generation;      /* of the policy that the final key stands for */
+	uint32_t policy_generation; /* of the policy that the final key stands for */
 	bool blocked;
 	/* FolderSync: key n stands for hierarchy_seq; the previous pair is kept for a lost answer. */
 	uint32_t hierarchy_key, hierarchy_key_previous; /* 0: never */
@@ -38,7 +39,8 @@ struct device_gate {
 	uint64_t hierarchy_seq; /* 0: never did a FolderSync */
 	uint64_t last_seen_ms;
 };
-int device_gate(struct db_txn *txn, uint32_t mailbox, struct bytes device_id, struct device_gate *out);
+int device_gate(
+	struct db_txn *txn, uint32_t mailbox, struct bytes device_id, struct device_gate *out);
 
 int device_find(struct db_txn *txn, uint32_t mailbox, struct bytes device_id, struct device *out);
 int device_get(struct db_txn *txn, uint32_t mailbox, uint32_t device, struct device *out);
@@ -61,9 +63,9 @@ struct sync_position {
 /* One folder as one device syncs it. Two generations: `key` was issued last; the client may
  * still come with key_previous when the answer was lost. */
 struct collection {
-	uint32_t key, key_previous;          /* 0: not primed */
+	uint32_t key, key_previous; /* 0: not primed */
 	struct sync_position now, previous;
-	uint8_t filter_type;                 /* 0..5 */
+	uint8_t filter_type; /* 0..5 */
 	uint8_t conflict, mime_support, mime_truncation;
 	bool deletes_as_moves;
 	uint8_t preference_count;
@@ -73,7 +75,7 @@ struct collection {
 		uint8_t preview;
 		uint32_t truncation_bytes;
 	} preferences[4];
-	uint32_t pending_ops_hash;           /* of the client commands behind `key`, to know a replay */
+	uint32_t pending_ops_hash; /* of the client commands behind `key`, to know a replay */
 };
 int collection_get(struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder,
 	struct collection *out);

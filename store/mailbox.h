@@ -17,17 +17,35 @@ enum { FOLDER_NAME_MAX = 256 };
 
 /* MS-ASCMD FolderSync Type. */
 enum folder_type {
-	FOLDER_USER = 1, FOLDER_INBOX = 2, FOLDER_DRAFTS = 3, FOLDER_TRASH = 4, FOLDER_SENT = 5,
-	FOLDER_OUTBOX = 6, FOLDER_TASKS = 7, FOLDER_CALENDAR = 8, FOLDER_CONTACTS = 9,
-	FOLDER_NOTES = 10, FOLDER_USER_MAIL = 12, FOLDER_USER_CALENDAR = 13,
-	FOLDER_USER_CONTACTS = 14, FOLDER_USER_TASKS = 15, FOLDER_USER_NOTES = 17,
+	FOLDER_USER = 1,
+	FOLDER_INBOX = 2,
+	FOLDER_DRAFTS = 3,
+	FOLDER_TRASH = 4,
+	FOLDER_SENT = 5,
+	FOLDER_OUTBOX = 6,
+	FOLDER_TASKS = 7,
+	FOLDER_CALENDAR = 8,
+	FOLDER_CONTACTS = 9,
+	FOLDER_NOTES = 10,
+	FOLDER_USER_MAIL = 12,
+	FOLDER_USER_CALENDAR = 13,
+	FOLDER_USER_CONTACTS = 14,
+	FOLDER_USER_TASKS = 15,
+	FOLDER_USER_NOTES = 17,
 };
 
 /* Folder ids are small numbers, 1.. per mailbox, never used again; ServerId is their decimal
  * text. The standard tree, made with the mailbox, has these ids. */
 enum folder_id {
-	FOLDER_ID_INBOX = 1, FOLDER_ID_DRAFTS, FOLDER_ID_TRASH, FOLDER_ID_SENT, FOLDER_ID_OUTBOX,
-	FOLDER_ID_CONTACTS, FOLDER_ID_CALENDAR, FOLDER_ID_TASKS, FOLDER_ID_NOTES,
+	FOLDER_ID_INBOX = 1,
+	FOLDER_ID_DRAFTS,
+	FOLDER_ID_TRASH,
+	FOLDER_ID_SENT,
+	FOLDER_ID_OUTBOX,
+	FOLDER_ID_CONTACTS,
+	FOLDER_ID_CALENDAR,
+	FOLDER_ID_TASKS,
+	FOLDER_ID_NOTES,
 	FOLDER_ID_FIRST_FREE
 };
 
@@ -35,14 +53,15 @@ enum item_class { ITEM_EMAIL = 1, ITEM_CONTACT, ITEM_CALENDAR, ITEM_TASK, ITEM_N
 enum item_class folder_class(enum folder_type type);
 
 struct folder {
-	uint32_t id, parent;    /* parent 0: root */
-	uint8_t type;           /* enum folder_type */
-	bool deleted;           /* tombstone: the id stays taken */
-	uint64_t created_seq, hierarchy_seq; /* journal numbers of creation and last rename/move/delete */
-	uint32_t hierarchy_origin;           /* device that did the last hierarchy change */
-	uint64_t changed_seq;   /* newest change of any item; 0: none ever */
-	uint64_t touched_seq;   /* newest folder_touch; 0: never */
-	uint64_t items, unread; /* live items */
+	uint32_t id, parent; /* parent 0: root */
+	uint8_t type;        /* enum folder_type */
+	bool deleted;        /* tombstone: the id stays taken */
+	uint64_t created_seq,
+		hierarchy_seq;     /* journal numbers of creation and last rename/move/delete */
+	uint32_t hierarchy_origin; /* device that did the last hierarchy change */
+	uint64_t changed_seq;      /* newest change of any item; 0: none ever */
+	uint64_t touched_seq;      /* newest folder_touch; 0: never */
+	uint64_t items, unread;    /* live items */
 	char name[FOLDER_NAME_MAX + 1];
 };
 
@@ -66,15 +85,16 @@ int folder_touch(struct db_txn *txn, uint32_t mailbox, uint32_t folder);
  * that marking mail read writes a hundred bytes. summary and props are opaque here; core/eas gives
  * them meaning and a version. */
 struct item {
-	uint64_t id;            /* per mailbox, grows, never used again; survives moves */
+	uint64_t id; /* per mailbox, grows, never used again; survives moves */
 	uint32_t folder;
-	uint8_t item_class;     /* enum item_class */
+	uint8_t item_class; /* enum item_class */
 	bool read;
-	int64_t time_s;         /* received; what FilterType looks at */
-	uint64_t created_seq;   /* when it appeared in this folder */
+	int64_t time_s;       /* received; what FilterType looks at */
+	uint64_t created_seq; /* when it appeared in this folder */
 	uint64_t changed_seq;
-	uint64_t content_seq;   /* newest change beyond read/props: the whole item must be sent again */
-	uint32_t origin;        /* of the last change */
+	uint64_t
+		content_seq; /* newest change beyond read/props: the whole item must be sent again */
+	uint32_t origin;     /* of the last change */
 	uint64_t body_bytes;
 	struct bytes summary, props; /* views */
 };
@@ -99,7 +119,8 @@ int item_set_state(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64
  * now on). The class must be the item's own. Always a change. */
 int item_set_content(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64_t id,
 	const struct item_new *n, uint32_t origin);
-int item_delete(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64_t id, uint32_t origin);
+int item_delete(
+	struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64_t id, uint32_t origin);
 /* DELETE in the old folder, ADD in the new one. */
 int item_move(struct db_txn *txn, uint32_t mailbox, uint32_t from, uint32_t to, uint64_t id,
 	uint32_t origin);
@@ -117,8 +138,8 @@ struct change {
 	uint32_t origin;
 	uint8_t kind; /* JOURNAL_ADD: item lives and has created_seq == seq; JOURNAL_CHANGE; JOURNAL_DELETE */
 };
-int change_next(struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64_t after,
-	struct change *out);
+int change_next(
+	struct db_txn *txn, uint32_t mailbox, uint32_t folder, uint64_t after, struct change *out);
 /* Live items by (time_s, id): the greatest below *pos, or the least at or above it. pos is the
  * item found afterwards. */
 struct item_pos {

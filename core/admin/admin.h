@@ -51,8 +51,8 @@ struct admin_server {
 	bool (*reload)(void *arg, char *why, size_t why_bytes);
 	void (*stop)(void *arg); /* begin the drain */
 	/* Replaces the process, waits for how it went. */
-	bool (*upgrade)(void *arg, bool drain, struct admin_upgrade *out, char *why,
-		size_t why_bytes);
+	bool (*upgrade)(
+		void *arg, bool drain, struct admin_upgrade *out, char *why, size_t why_bytes);
 };
 
 struct socket_list;

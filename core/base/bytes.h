@@ -86,7 +86,8 @@ static inline void store_be64(void *p, uint64_t v)
 	memcpy(p, &v, 8);
 }
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "byte order helpers assume little endian");
+_Static_assert(
+	__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "byte order helpers assume little endian");
 
 struct buf {
 	uint8_t *p;

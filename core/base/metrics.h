@@ -39,8 +39,8 @@ static inline void metric_add(enum metric_id id, int64_t n)
 {
 	struct metric_block *b = metric_mine ? metric_mine : metric_block_get();
 
-	atomic_store_explicit(&b->v[id],
-		atomic_load_explicit(&b->v[id], memory_order_relaxed) + n, memory_order_relaxed);
+	atomic_store_explicit(&b->v[id], atomic_load_explicit(&b->v[id], memory_order_relaxed) + n,
+		memory_order_relaxed);
 }
 
 #define METRIC_ADD(id, n) metric_add(M_##id, (n))
@@ -49,8 +49,8 @@ static inline void metric_add(enum metric_id id, int64_t n)
 void metric_observe_ns(enum metric_hist h, uint64_t ns);
 
 int64_t metrics_sum(enum metric_id id);
-void metrics_hist_sum(enum metric_hist h, uint64_t buckets_out[METRIC_HIST_BUCKETS],
-	uint64_t *sum_ns_out);
+void metrics_hist_sum(
+	enum metric_hist h, uint64_t buckets_out[METRIC_HIST_BUCKETS], uint64_t *sum_ns_out);
 
 /* kind is "counter" or "gauge"; name without the roost_ prefix; labels like `reason="x"` or "". */
 struct metric_info {

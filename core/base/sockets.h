@@ -16,7 +16,7 @@ struct socket_list {
 	struct socket_entry {
 		int fd;
 		char name[SOCKET_NAME_BYTES];
-	} *v;
+	} * v;
 	size_t n, cap;
 };
 

@@ -27,23 +27,23 @@ struct eas_context {
 };
 
 struct eas_request {
-	uint16_t version;             /* 121, 140, 141, 160, 161 */
+	uint16_t version; /* 121, 140, 141, 160, 161 */
 	enum eas_command command;
 	const struct eas_query *query;
 	uint32_t mailbox;
-	const char *address;          /* of the account */
-	uint32_t device;              /* store id; 0: not known yet (commands other than Provision,
+	const char *address; /* of the account */
+	uint32_t device;     /* store id; 0: not known yet (commands other than Provision,
 	                               * FolderSync and Settings need one) */
 	struct bytes device_id, device_type, user_agent;
-	const char *peer;             /* printable address */
+	const char *peer; /* printable address */
 	bool has_policy_key;
 	uint32_t policy_key;
 	bool accept_multipart;
 	bool body_is_empty;
 	struct bytes content_type, body;
-	uint64_t now_ms;              /* wall clock */
-	bool resumed;                 /* a parked Sync: the cached request runs again, now without wait */
-	bool final;                   /* resumed because the wait is over: answer, never park again */
+	uint64_t now_ms; /* wall clock */
+	bool resumed;    /* a parked Sync: the cached request runs again, now without wait */
+	bool final;      /* resumed because the wait is over: answer, never park again */
 	struct arena *arena;
 };
 
@@ -60,12 +60,12 @@ struct eas_answer {
 	const char *reason;       /* static; for every 4xx/5xx and every refusing Status */
 	char headers[256];        /* more response header lines, each with CRLF */
 	struct buf body;
-	uint32_t device;          /* device that the command registered or used (Provision, ...) */
+	uint32_t device; /* device that the command registered or used (Provision, ...) */
 	/* EAS_PARK_SYNC */
 	uint32_t wait_s;
-	uint32_t *folders;        /* arena */
+	uint32_t *folders; /* arena */
 	size_t folder_count;
-	uint64_t since_seq;       /* journal number of the snapshot that showed no changes */
+	uint64_t since_seq; /* journal number of the snapshot that showed no changes */
 };
 
 /* Runs any command but Ping and OPTIONS: policy check (MS-ASPROV 3.1.5.1; commands.md 13), then the
@@ -90,8 +90,8 @@ void eas_status_only(enum eas_command command, int status, struct buf *out);
  * filter lets through? The one comparison that Ping, hanging Sync and GetItemEstimate use. Cheap:
  * stops at the first. DB errors negative. */
 struct db_txn;
-int eas_folder_has_news(struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder,
-	uint64_t now_ms);
+int eas_folder_has_news(
+	struct db_txn *txn, uint32_t mailbox, uint32_t device, uint32_t folder, uint64_t now_ms);
 /* Folder ServerId text to number; 0: not one of ours. */
 uint32_t eas_folder_id(struct bytes server_id);
 

@@ -22,9 +22,9 @@ struct message_summary {
 	struct bytes from, to, cc, reply_to, subject, thread_topic, display_to, message_class;
 	struct bytes content_class, preview; /* preview: first ~512 characters of plain text */
 	struct bytes message_id, conversation_id /* 16 bytes */, conversation_index;
-	int64_t date_s;             /* Date header; 0: none */
-	uint8_t importance;         /* 0 low 1 normal 2 high */
-	uint8_t native_body_type;   /* 1 text 2 HTML */
+	int64_t date_s;                  /* Date header; 0: none */
+	uint8_t importance;              /* 0 low 1 normal 2 high */
+	uint8_t native_body_type;        /* 1 text 2 HTML */
 	uint32_t text_bytes, html_bytes; /* estimated sizes of the bodies */
 	uint16_t attachment_count;
 };
@@ -39,16 +39,16 @@ bool message_summary_decode(struct bytes in, struct message_summary *out);
 /* Mutable part (item.props): categories and the follow-up flag (MS-ASEMAIL 2.2.2.34). */
 enum { MESSAGE_CATEGORIES_MAX = 300 };
 struct message_flag {
-	uint8_t status;           /* 0 none/cleared, 1 complete, 2 active */
+	uint8_t status; /* 0 none/cleared, 1 complete, 2 active */
 	struct bytes flag_type, subject, date_completed, complete_time, start_date, due_date,
 		utc_start_date, utc_due_date, reminder_time, ordinal_date, sub_ordinal_date;
-	int8_t reminder_set;      /* -1: not given */
+	int8_t reminder_set; /* -1: not given */
 };
 struct message_props {
 	struct message_flag flag;
 	uint32_t category_count;
 	struct bytes *categories;
-	uint8_t last_verb;         /* LastVerbExecuted; 0: none */
+	uint8_t last_verb; /* LastVerbExecuted; 0: none */
 	int64_t last_verb_time_s;
 };
 /* Never writes nothing, so defaults can be stored over something else. */
@@ -56,7 +56,7 @@ void message_props_encode(const struct message_props *p, struct buf *out);
 /* Empty input: all defaults. Texts are in the arena. */
 bool message_props_decode(struct bytes in, struct arena *a, struct message_props *out);
 
-struct message; /* a parsed message */
+struct message;                                  /* a parsed message */
 struct message *message_open(struct bytes mime); /* views mime; NULL only without memory */
 void message_close(struct message **m);
 
@@ -73,12 +73,13 @@ struct bytes message_cut_characters(struct bytes text, size_t max_characters);
 
 struct message_attachment {
 	struct bytes display_name, content_type, content_id, content_location;
-	uint8_t method;     /* 1 normal, 5 embedded message */
+	uint8_t method; /* 1 normal, 5 embedded message */
 	bool is_inline;
 	uint64_t estimated_bytes;
 };
 uint32_t message_attachment_count(const struct message *m);
-bool message_attachment(struct message *m, uint32_t index, struct arena *a, struct message_attachment *out);
+bool message_attachment(
+	struct message *m, uint32_t index, struct arena *a, struct message_attachment *out);
 /* Decoded content. */
 bool message_attachment_data(struct message *m, uint32_t index, struct buf *out);
 /* HTML to readable plain text (links, lists, tables, quotes); input is capped. */

@@ -17,12 +17,12 @@ struct lmtp_session;
 
 /* What a session asks of the outside. */
 enum lmtp_verdict {
-	LMTP_OK,            /* 250 2.1.5 / 250 2.0.0 */
-	LMTP_UNKNOWN_USER,  /* 550 5.1.1 */
-	LMTP_DISABLED,      /* 550 5.2.1 */
-	LMTP_QUOTA,         /* 452 4.2.2 */
-	LMTP_STORE_DOWN,    /* 451 4.3.0: try again */
-	LMTP_STORE_FULL,    /* 452 4.3.1 */
+	LMTP_OK,           /* 250 2.1.5 / 250 2.0.0 */
+	LMTP_UNKNOWN_USER, /* 550 5.1.1 */
+	LMTP_DISABLED,     /* 550 5.2.1 */
+	LMTP_QUOTA,        /* 452 4.2.2 */
+	LMTP_STORE_DOWN,   /* 451 4.3.0: try again */
+	LMTP_STORE_FULL,   /* 452 4.3.1 */
 };
 struct lmtp_hooks {
 	void *arg;
@@ -59,16 +59,16 @@ struct writer;
  * write for all (groups when copies of a big message would make a huge transaction). `w` NULL:
  * db_write on this thread. errors_out[i]: how mailbox i went (DB_NOT_FOUND: no such mailbox); returns
  * the first failure, or DB_OK. */
-int deliver_message(struct db *db, struct writer *w, struct bytes message, const uint32_t *mailboxes,
-	size_t n, uint64_t now_ms, int *errors_out);
+int deliver_message(struct db *db, struct writer *w, struct bytes message,
+	const uint32_t *mailboxes, size_t n, uint64_t now_ms, int *errors_out);
 /* Mailbox of an address; DB_NOT_FOUND; *disabled_out. Local-part detail (+tag) is stripped when
  * the full address is unknown. */
 int deliver_find(struct db *db, struct bytes address, uint32_t *mailbox_out, bool *disabled_out);
 
 struct lmtp_server;
 /* Opens the listeners (host:port or unix:/path) and starts the accepting thread. */
-struct lmtp_server *lmtp_server_start(const struct config *c, struct db *db, struct writer *w,
-	char *why, size_t why_bytes);
+struct lmtp_server *lmtp_server_start(
+	const struct config *c, struct db *db, struct writer *w, char *why, size_t why_bytes);
 struct socket_list;
 /* The same with listening sockets that are there already (or NULL), used where they fit. */
 struct lmtp_server *lmtp_server_start_with(const struct config *c, struct db *db, struct writer *w,

@@ -23,7 +23,8 @@ static bool undecodable(struct ping *p, uint16_t version, const char *why)
 
 static bool class_word_ok(struct bytes v)
 {
-	static const char *const words[] = {"Email", "Calendar", "Contacts", "Tasks", "Notes", "SMS"};
+	static const char *const words[] = {
+		"Email", "Calendar", "Contacts", "Tasks", "Notes", "SMS"};
 
 	for (size_t i = 0; i < ARRAY_LEN(words); i++)
 		if (bytes_eq_nocase(v, words[i]))
@@ -156,7 +157,7 @@ bool ping_parse(struct ping *p, struct bytes body, uint16_t version)
 			if (ev.tag == PING_Folder && ev.depth == 3 && !has_id)
 				refuse(p, PING_SYNTAX, "a Folder without Id");
 			else if ((ev.tag == PING_HeartbeatInterval && ev.depth == 2) ||
-				((ev.tag == PING_Id || ev.tag == PING_Class) && ev.depth == 4))
+				 ((ev.tag == PING_Id || ev.tag == PING_Class) && ev.depth == 4))
 				take_value(p, ev.tag, &v, &has_id);
 			break;
 		default:
@@ -185,7 +186,8 @@ static bool merge_cached(struct ping *p, const struct device *d)
 		p->asked_count = d->ping_folder_count;
 		memcpy(p->folders, d->ping_folders, d->ping_folder_count * sizeof(p->folders[0]));
 	} else if (d->ping_folder_count != p->folder_count ||
-		memcmp(d->ping_folders, p->folders, p->folder_count * sizeof(p->folders[0])) != 0) {
+		   memcmp(d->ping_folders, p->folders, p->folder_count * sizeof(p->folders[0])) !=
+			   0) {
 		p->remember = true;
 	}
 	if (!p->has_heartbeat) {

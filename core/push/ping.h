@@ -23,7 +23,7 @@ struct config;
 struct db_txn;
 
 enum ping_status {
-	PING_PARK = 0,     /* not on the wire: wait */
+	PING_PARK = 0, /* not on the wire: wait */
 	PING_EXPIRED = 1,
 	PING_CHANGES = 2,
 	PING_MISSING = 3,
@@ -41,18 +41,18 @@ struct ping {
 	/* request */
 	bool has_heartbeat, has_folders;
 	int64_t heartbeat_asked_s;
-	uint32_t asked_count;      /* folders named; may exceed the array */
-	uint32_t unknown_count;    /* of those, Ids that can never be ours */
+	uint32_t asked_count;   /* folders named; may exceed the array */
+	uint32_t unknown_count; /* of those, Ids that can never be ours */
 	uint16_t heartbeat_s;
 	uint16_t folder_count;
 	uint32_t folders[PING_FOLDERS_MAX];
 	/* outcome */
 	enum ping_status status;
-	uint32_t limit;            /* statuses 5 and 6 */
+	uint32_t limit; /* statuses 5 and 6 */
 	uint16_t changed_count;
 	uint32_t changed[PING_FOLDERS_MAX];
-	bool remember;             /* the parameters differ from the cached ones */
-	uint64_t since_seq;        /* journal number of the snapshot that was compared */
+	bool remember;      /* the parameters differ from the cached ones */
+	uint64_t since_seq; /* journal number of the snapshot that was compared */
 	const char *why;
 };
 

@@ -15,8 +15,8 @@
 
 enum { PRESENCE_SHARDS_MAX = 64 };
 
-struct presence;        /* one per server */
-struct presence_shard;  /* one per shard */
+struct presence;       /* one per server */
+struct presence_shard; /* one per shard */
 
 struct presence *presence_new(void);
 void presence_free(struct presence **p);

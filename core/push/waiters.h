@@ -19,18 +19,18 @@ enum waiter_kind { WAITER_FREE, WAITER_PING, WAITER_SYNC };
 
 struct waiter {
 	uint32_t mailbox, device;
-	uint32_t next, prev;      /* chain of the mailbox's bucket */
-	uint64_t folders;         /* bit n: folder n, below 64 */
-	uint64_t news;            /* of those, the ones that changed; cleared when parked */
-	uint64_t since_seq;       /* changes up to here were compared before parking */
-	uint64_t order;           /* of arrival over all shards: the newest of a device stays */
-	uint64_t due_ms;          /* end of the heartbeat, monotonic */
-	uint64_t woken_seq;       /* journal number that woke it, for the latency histogram */
-	uint64_t since_wall_ms;   /* when it was parked */
-	uint32_t more;            /* index + 1 of the list of folders from 64 on; 0: none */
+	uint32_t next, prev;    /* chain of the mailbox's bucket */
+	uint64_t folders;       /* bit n: folder n, below 64 */
+	uint64_t news;          /* of those, the ones that changed; cleared when parked */
+	uint64_t since_seq;     /* changes up to here were compared before parking */
+	uint64_t order;         /* of arrival over all shards: the newest of a device stays */
+	uint64_t due_ms;        /* end of the heartbeat, monotonic */
+	uint64_t woken_seq;     /* journal number that woke it, for the latency histogram */
+	uint64_t since_wall_ms; /* when it was parked */
+	uint32_t more;          /* index + 1 of the list of folders from 64 on; 0: none */
 	uint16_t heartbeat_s;
-	uint8_t kind;             /* enum waiter_kind */
-	uint8_t why;              /* enum wake_reason, 0 while it waits */
+	uint8_t kind; /* enum waiter_kind */
+	uint8_t why;  /* enum wake_reason, 0 while it waits */
 };
 _Static_assert(sizeof(struct waiter) <= 88, "parked Ping budget, ARCHITECTURE.md");
 
