@@ -290,6 +290,11 @@ static bool starved(const struct shard *s)
 	       s->active_used < s->active_max;
 }
 
+/* Sync with only Status 12: FolderSync first (MS-ASCMD 2.2.3.177.17). */
+enum { SYNC_HIERARCHY = 12 };
+static const uint8_t sync_12[] = {
+	0x03, 0x01, 0x6a, 0x00, 0x45, 0x4e, 0x03, '1', '2', 0x00, 0x01, 0x01};
+
 /* False: no memory for the answer now; the slot stays as it is. */
 static bool finish(struct shard *s, uint32_t slot)
 {
@@ -304,7 +309,7 @@ static bool finish(struct shard *s, uint32_t slot)
 	uint64_t committed_ns;
 	bool small;
 
-	if (w->kind == WAITER_SYNC && (why == WAKE_CHANGE || why == WAKE_HIERARCHY)) {
+	if (w->kind == WAITER_SYNC && why == WAKE_CHANGE) {
 		uint64_t due_ms = w->due_ms, order = w->order;
 
 		if (!request_resume_sync(s, slot, false))
@@ -336,6 +341,9 @@ static bool finish(struct shard *s, uint32_t slot)
 			folders =
 				waiters_folders(s->waiters, slot, true, changed, PING_FOLDERS_MAX);
 		n = ping_encode(status, 0, changed, folders, doc);
+	} else if (why == WAKE_HIERARCHY) {
+		memcpy(doc, sync_12, sizeof(sync_12));
+		n = sizeof(sync_12);
 	}
 	n = compose(s, slot, doc, n, text, sizeof(text));
 	copy = *w;
@@ -366,7 +374,11 @@ static bool finish(struct shard *s, uint32_t slot)
 	}
 	METRIC_INC(HTTP_REQUESTS);
 	METRIC_INC(HTTP_2XX);
-	log_wake(s, slot, &copy, copy.kind == WAITER_PING ? (int)status : 0, n);
+	log_wake(s, slot, &copy,
+		copy.kind == WAITER_PING ? (int)status
+		: why == WAKE_HIERARCHY  ? SYNC_HIERARCHY
+					 : 0,
+		n);
 	return true;
 }
 
@@ -683,6 +695,23 @@ void park_ping(struct shard *s, uint32_t slot)
 			p.status == PING_CHANGES ? p.changed_count : 0, doc));
 }
 
+/* Others changed the folders since the device's last FolderSync: a phone that only ever hangs in Sync
+ * would not hear of it. Said a few times, then no more (a device that does not understand must not
+ * loop; ping.md 5). */
+static bool sync_needs_folders(struct shard *s, const struct waiter_spec *spec)
+{
+	struct device d;
+	struct db_txn txn;
+	bool moved;
+
+	if (db_read(s->server->db, &txn))
+		return false;
+	moved = device_get(&txn, spec->mailbox, spec->device, &d) == DB_OK &&
+		ping_hierarchy_moved(&txn, spec->mailbox, spec->device, d.hierarchy_seq) > 0;
+	db_read_end(&txn);
+	return moved && !guard_is_tired(s, spec->mailbox, spec->device, d.hierarchy_seq);
+}
+
 void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 {
 	struct conn *c = &s->conns[slot];
@@ -712,6 +741,12 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 	}
 	if (!j->req.resumed)
 		supersede_here(s, spec.mailbox, spec.device, spec.order, &newer);
+	if (sync_needs_folders(s, &spec)) {
+		request_answer(s, slot, SYNC_HIERARCHY,
+			"the folder hierarchy changed since the last FolderSync", sync_12,
+			sizeof(sync_12));
+		return;
+	}
 	log_parked(s, slot, "Sync", ans->wait_s, ans->folder_count);
 	if (!park(s, slot, &spec))
 		request_refuse(s, slot, 503, "no memory for the folder list");
