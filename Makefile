@@ -66,8 +66,8 @@ PROGRAMS  := $(BIN)/roostd $(BIN)/roostctl $(BIN)/roost-phone $(BIN)/roost-bench
 MAN       := $(patsubst deploy/man/%.scd,build/man/%,$(wildcard deploy/man/*.scd))
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps deps-check deps-lint demo run check check-built asan tsan clang sim fuzz fuzz-all bench \
-	format lint layers cover install clean man
+.PHONY: all help deps deps-check deps-man deps-lint demo run check check-built asan tsan clang sim \
+	fuzz fuzz-all bench format lint layers cover install clean man
 
 all: deps $(WOLF)/.done ## Build the programs into bin/ (installs what is missing).
 	@$(MAKE) --no-print-directory programs
@@ -94,6 +94,8 @@ deps: ## Install what building needs (Debian packages).
 	$(call need,$(PACKAGES))
 deps-check: deps ## Install what the tests need.
 	$(call need,$(PACKAGES_CHECK))
+deps-man:
+	$(call need,scdoc)
 deps-lint: ## Install what lint and fuzzing need.
 	$(call need,$(PACKAGES_LINT))
 
@@ -203,7 +205,8 @@ cover: ## Line coverage of the test suite.
 	@$(MAKE) --no-print-directory check COVER=1
 	@sh deploy/cover.sh $(B:%=%-cover)
 
-man: $(MAN)
+man: all deps-man
+	@$(MAKE) --no-print-directory $(MAN)
 # The manual of the configuration lists the keys as config.def has them.
 build/man/roost.conf.5: deploy/man/roost.conf.5.scd $(BIN)/roostctl
 	@mkdir -p $(@D)
@@ -214,14 +217,15 @@ build/man/%: deploy/man/%.scd
 	@scdoc < $< > $@
 
 PREFIX  ?= /usr/local
-install: all man ## Install programs, manual pages, unit and example into PREFIX.
+install: man ## Install programs, manual pages, unit and example into PREFIX.
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man $(DESTDIR)/etc/roost \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
-	for m in build/man/*; do s=$${m##*.}; install -D -m 644 $$m \
+	for m in $(MAN); do s=$${m##*.}; install -D -m 644 $$m \
 		$(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
 	install -m 644 deploy/roost.conf.example $(DESTDIR)/etc/roost/roost.conf.example
-	install -m 644 deploy/roostd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/roostd.service
+	sed 's|/usr/local/|$(PREFIX)/|' deploy/roostd.service > build/roostd.service
+	install -m 644 build/roostd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/roostd.service
 
 clean: ## Remove what was built (not wolfSSL).
-	@rm -rf bin build/gcc* build/clang* build/gen build/man
+	@rm -rf bin build/gcc* build/clang* build/gen build/man build/roostd.service
