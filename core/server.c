@@ -598,7 +598,7 @@ struct server *server_start(
 	shards_failed = atomic_load(&r->failed);
 	/* From here on the old process may stand still: nothing that takes time. */
 	if (take && !shards_failed) {
-		if (take_over_receive(take, why, why_bytes))
+		if (take_over_receive(take, s->credentials, why, why_bytes))
 			presence_continue(s->presence, take_over_order(take));
 		else
 			atomic_store(&r->failed, true);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "core/upgrade.h"
 
+#include "core/access/credentials.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
@@ -40,11 +41,12 @@ enum message_kind {
 	UP_SOCKET,    /* text: its name; with it the descriptor */
 	UP_ESCROW,    /* a: shard, b: ring; key */
 	UP_GO,
-	UP_READY,   /* format; text: version */
-	UP_STATE,   /* a: shard; with it the descriptor of the memory */
-	UP_MOVED,   /* a: connections in all */
-	UP_SERVING, /* a: connections, b: of them parked */
-	UP_FAILED,  /* text: why */
+	UP_READY,       /* format; text: version */
+	UP_STATE,       /* a: shard; with it the descriptor of the memory */
+	UP_MOVED,       /* a: connections in all */
+	UP_SERVING,     /* a: connections, b: of them parked */
+	UP_FAILED,      /* text: why */
+	UP_CREDENTIALS, /* with it the descriptor of the memory */
 };
 
 /* Both ends may be of different versions: this much stays as it is. */
@@ -410,6 +412,24 @@ static void end_program(struct upgrade *u)
 	u->pid = 0;
 }
 
+/* Whatever comes of it: without it the new process hashes. */
+static void send_credentials(struct server *s, struct upgrade *u)
+{
+	struct message m = {.kind = UP_CREDENTIALS};
+	struct buf b = {0};
+	int fd = -1;
+
+	credentials_export(s->credentials, &b);
+	if (!b.failed && b.n)
+		fd = handover_memory_new(b.p, b.n);
+	state_wipe(&b);
+	if (fd < 0)
+		return;
+	if (!say(u->fd, &m, fd))
+		handover_memory_forget(fd);
+	close(fd);
+}
+
 static bool send_state(struct upgrade *u, struct upgrade_result *out, char *why, size_t why_bytes)
 {
 	for (unsigned i = 0; i < u->shards; i++) {
@@ -486,7 +506,9 @@ bool upgrade_hand_over(struct server *s, const struct upgrade_options *o, struct
 			m.format, HANDOVER_FORMAT);
 		goto out;
 	}
-	if (m.format != HANDOVER_FORMAT)
+	if (m.format == HANDOVER_FORMAT)
+		send_credentials(s, u);
+	else
 		escrows_free(u); /* no place to go: everything stays */
 	quiet = true;
 	if (!step_all(s, u, SHARD_QUIET)) {
@@ -627,7 +649,20 @@ struct socket_list *take_over_sockets(struct take_over *t)
 	return t ? &t->sockets : NULL;
 }
 
-bool take_over_receive(struct take_over *t, char *why, size_t why_bytes)
+static void take_credentials(int fd, struct credentials *c)
+{
+	size_t n = 0;
+	int err;
+	uint8_t *p = handover_memory_map(fd, &n, &err);
+
+	if (!p || !credentials_import(c, bytes_of(p, n)))
+		log_msg(LOG_WARNING, "upgrade: the memory of passwords is not understood");
+	handover_memory_wipe(&p, n);
+	close(fd);
+}
+
+bool take_over_receive(
+	struct take_over *t, struct credentials *credentials, char *why, size_t why_bytes)
 {
 	struct message m = {.kind = UP_READY};
 	int with, err;
@@ -644,6 +679,10 @@ bool take_over_receive(struct take_over *t, char *why, size_t why_bytes)
 			return false;
 		if (m.kind == UP_MOVED)
 			break;
+		if (m.kind == UP_CREDENTIALS && with >= 0) {
+			take_credentials(with, credentials);
+			continue;
+		}
 		if (m.kind != UP_STATE || with < 0 || m.a >= t->section_count ||
 			t->sections[m.a].p) {
 			snprintf(why, why_bytes, "the hand-over has something unknown in it (%u)",

@@ -6,6 +6,7 @@
  *   HELLO, SOCKET..., ESCROW..., GO     -->   reads its configuration, opens the store, makes its
  *                                             shards on the inherited listeners, accepts nothing
  *                                       <--   READY, with the format of state that it reads
+ *   CREDENTIALS                         -->   remembers the passwords that were verified
  *   all shards: QUIET, FREEZE, EXPORT
  *   STATE for each shard, MOVED         -->   checks all of it, pulls the sockets out of the
  *                                             escrows, restores connections, requests, deadlines
@@ -72,8 +73,11 @@ struct take_over;
 /* Reads what the old process says at first. */
 struct take_over *take_over_begin(int fd, char *why, size_t why_bytes);
 struct socket_list *take_over_sockets(struct take_over *t);
-/* Says READY, waits for the state and checks it. */
-bool take_over_receive(struct take_over *t, char *why, size_t why_bytes);
+struct credentials;
+/* Says READY, waits for the state and checks it. The memory of verified passwords goes into
+ * `credentials` at once. */
+bool take_over_receive(
+	struct take_over *t, struct credentials *credentials, char *why, size_t why_bytes);
 /* What the connections bring along for all shards. */
 uint64_t take_over_order(const struct take_over *t);
 bool take_over_policy_differs(const struct take_over *t, uint32_t generation);

@@ -324,18 +324,13 @@ static bool stripe_grow(struct stripe *st, uint32_t cap_max, uint32_t now)
 	return true;
 }
 
-static void memory_put(struct credentials *c, const uint8_t *tag, uint32_t kind, uint32_t mailbox,
-	uint32_t generation)
+static void memory_put_until(struct credentials *c, const uint8_t *tag, uint32_t kind,
+	uint32_t mailbox, uint32_t generation, uint32_t due_s)
 {
 	struct stripe *st = stripe_of(c, tag);
-	uint32_t now = now_s(c), ttl = kind == ENTRY_GOOD ? c->ttl_s : NEGATIVE_S;
+	uint32_t now = now_s(c);
 	struct entry *to = NULL;
 
-	if (c->ttl_s == 0)
-		return;
-	/* Phones that logged in together after an outage must not be hashed together again. */
-	if (kind == ENTRY_GOOD && ttl >= 8)
-		ttl -= randombytes_uniform(ttl / 8 + 1);
 	pthread_mutex_lock(&st->mutex);
 	if (st->cap)
 		to = place(st, tag, now);
@@ -350,10 +345,79 @@ static void memory_put(struct credentials *c, const uint8_t *tag, uint32_t kind,
 		memcpy(to->tag, tag, TAG_BYTES);
 		to->mailbox = mailbox;
 		to->generation = generation;
-		to->due_s = now + ttl;
+		to->due_s = due_s;
 		to->kind = kind;
 	}
 	pthread_mutex_unlock(&st->mutex);
+}
+
+static void memory_put(struct credentials *c, const uint8_t *tag, uint32_t kind, uint32_t mailbox,
+	uint32_t generation)
+{
+	uint32_t ttl = kind == ENTRY_GOOD ? c->ttl_s : NEGATIVE_S;
+
+	if (c->ttl_s == 0)
+		return;
+	/* Phones that logged in together after an outage must not be hashed together again. */
+	if (kind == ENTRY_GOOD && ttl >= 8)
+		ttl -= randombytes_uniform(ttl / 8 + 1);
+	memory_put_until(c, tag, kind, mailbox, generation, now_s(c) + ttl);
+}
+
+/* ---- to a successor ---------------------------------------------------------------------- */
+
+static const char memory_magic[8] = {'R', 'o', 'o', 's', 't', 'C', 'r', '1'};
+
+void credentials_export(struct credentials *c, struct buf *out)
+{
+	size_t most = 0, before = out->n;
+	uint32_t now = now_s(c);
+
+	/* In one piece, since growing leaves copies behind; what comes meanwhile stays out. */
+	for (int i = 0; i < STRIPES; i++) {
+		pthread_mutex_lock(&c->stripes[i].mutex);
+		most += c->stripes[i].cap ? c->stripes[i].cap + WINDOW : 0;
+		pthread_mutex_unlock(&c->stripes[i].mutex);
+	}
+	if (!buf_room(out, sizeof(memory_magic) + sizeof(c->key) + most * sizeof(struct entry)))
+		return;
+	buf_add(out, memory_magic, sizeof(memory_magic));
+	buf_add(out, c->key, sizeof(c->key));
+	for (int i = 0; i < STRIPES && most; i++) {
+		struct stripe *st = &c->stripes[i];
+
+		pthread_mutex_lock(&st->mutex);
+		for (uint32_t k = 0; st->cap && k < st->cap + WINDOW && most; k++)
+			if (st->e[k].kind == ENTRY_GOOD && entry_worth(&st->e[k], now) > 0) {
+				buf_add(out, &st->e[k], sizeof(st->e[k]));
+				most--;
+			}
+		pthread_mutex_unlock(&st->mutex);
+	}
+	if (out->failed)
+		out->n = before;
+}
+
+bool credentials_import(struct credentials *c, struct bytes in)
+{
+	size_t head = sizeof(memory_magic) + sizeof(c->key);
+	uint32_t now = now_s(c), most = now + c->ttl_s;
+	struct entry e;
+
+	if (in.n < head || memcmp(in.p, memory_magic, sizeof(memory_magic)) != 0 ||
+		(in.n - head) % sizeof(e) != 0)
+		return false;
+	memcpy(c->key, in.p + sizeof(memory_magic), sizeof(c->key));
+	for (size_t at = head; c->ttl_s && at < in.n; at += sizeof(e)) {
+		memcpy(&e, in.p + at, sizeof(e));
+		if (e.kind != ENTRY_GOOD || e.mailbox == 0 || (int32_t)(e.due_s - now) <= 0)
+			continue;
+		/* The new configuration may trust them for less long. */
+		memory_put_until(c, e.tag, ENTRY_GOOD, e.mailbox, e.generation,
+			(int32_t)(most - e.due_s) > 0 ? e.due_s : most);
+	}
+	sodium_memzero(&e, sizeof(e));
+	return true;
 }
 
 /* What the memory says, held against the account of this moment. */

@@ -43,6 +43,13 @@ struct credentials *credentials_new(
 	const struct config *c, struct db *db, char *why, size_t why_bytes);
 void credentials_free(struct credentials **c);
 
+/* Hand over what was verified, with the key, to a process that takes this one's place, so that an
+ * upgrade is no hashing storm. These bytes are secrets: whoever has them can test guesses of
+ * passwords cheaply. Export appends in one piece; import is for a new process before its first
+ * check, and refuses (false) what it does not understand, which costs only hashing. */
+void credentials_export(struct credentials *c, struct buf *out);
+bool credentials_import(struct credentials *c, struct bytes in);
+
 /* From memory only, for the hot path: no hashing, no waiting. user and password as they came
  * (NUL-terminated bytes). CRED_UNKNOWN: cred_submit. mailbox_out is set on CRED_OK and
  * CRED_DISABLED. */

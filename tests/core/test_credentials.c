@@ -515,6 +515,44 @@ static void the_failure_line_is_what_fail2ban_expects(void **state)
 		strstr(text, "]: auth: failed rip=2001:db8::1 user=\"\" reason=password\n"));
 }
 
+/* To the operator: an upgrade hashes nothing again, and trusts nothing longer than before. */
+static void a_successor_remembers(void **state)
+{
+	struct bench *b = *state;
+	struct cred_identity id;
+	struct db_txn txn;
+	uint32_t mailbox = 0;
+	struct buf out = {0};
+
+	assert_int_equal(cred_verify_now(b->c, A, "secret", &id), CRED_OK);
+	assert_int_equal(cred_verify_now(b->c, A, "wrong", &id), CRED_BAD);
+	credentials_export(b->c, &out);
+	assert_int_equal(out.n, 8 + 32 + 32); /* (wrong ones stay) */
+	again(b, (const char *const[]){NULL});
+	for (size_t n = 0; n < out.n; n++)
+		if (n < 40 || n > 40)
+			assert_false(credentials_import(b->c, bytes_of(out.p, n)));
+	assert_true(credentials_import(b->c, buf_bytes(&out)));
+	assert_int_equal(db_read(b->store.db, &txn), 0);
+	assert_int_equal(cred_check(b->c, &txn, A, "secret", &mailbox), CRED_OK);
+	assert_int_equal(cred_check(b->c, &txn, A, "Secret", &mailbox), CRED_UNKNOWN);
+	assert_int_equal(mailbox, id.mailbox);
+	db_read_end(&txn);
+	assert_int_equal(cred_hashes(b->c), 0);
+	/* The account decides, as ever. */
+	change(b, write_password, (struct account_write){.address = A, .password = "other"});
+	assert_int_equal(db_read(b->store.db, &txn), 0);
+	assert_int_equal(cred_check(b->c, &txn, A, "secret", &mailbox), CRED_UNKNOWN);
+	db_read_end(&txn);
+	/* Less trust in the new configuration. */
+	again(b, (const char *const[]){"auth.cache_ttl_s=0", NULL});
+	assert_true(credentials_import(b->c, buf_bytes(&out)));
+	assert_int_equal(db_read(b->store.db, &txn), 0);
+	assert_int_equal(cred_check(b->c, &txn, A, "secret", &mailbox), CRED_UNKNOWN);
+	db_read_end(&txn);
+	buf_free(&out);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -532,6 +570,7 @@ int main(void)
 		TEST(a_full_queue_is_busy_never_bad),
 		TEST(many_threads_agree),
 		TEST(logins_have_one_canonical_form),
+		TEST(a_successor_remembers),
 		cmocka_unit_test(the_failure_line_is_what_fail2ban_expects),
 	};
 

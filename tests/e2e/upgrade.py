@@ -140,6 +140,8 @@ ok(late.recv(100).startswith(b"HTTP/1.1 401"), "a connection that had said nothi
 equal(Phone(s, device="new").ready().ping(1).status, 200, "newcomers are served")
 m = s.metrics()
 ok(m["roost_connections"] >= len(wires), "gauges are right", m["roost_connections"])
+equal((m['roost_auth_total{result="ok",cache="miss"}'], m['roost_auth_total{result="ok",cache="hit"}'] > 0), (0, True),
+      "no password was hashed again")
 
 # ---- the newest stays -----------------------------------------------------------------------------------
 old = Wire(s, device="twin", tls=tls)
@@ -242,6 +244,7 @@ ok(wait_for(lambda: not s.alive(pid), 10) and time.monotonic() - begin > 0.5, "o
 if code == 0:
     os.kill(r["pid"], signal.SIGKILL)
 
+ok(not any("Sanitizer" in l for l in s.log), "nothing was found by an analyser", "\n".join(l for l in s.log if "Sanitizer" in l))
 p = subprocess.run([ORIGINAL, "--handover-version"], capture_output=True)
 ok(p.returncode == 0 and p.stdout.strip().isdigit(), "roostd --handover-version says which format it reads", p)
 done()
