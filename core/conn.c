@@ -62,14 +62,15 @@ struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many)
 		if (!a)
 			return NULL;
 		a->shard = s;
-		a->all_next = s->active_all;
-		s->active_all = a;
+		list_add_tail(&s->active_all, &a->all);
 		/* What a request may make a command allocate: its body several times over, as tree
 		 * and copies; never without bound. */
 		arena_init(&a->job.arena, 256u << 20);
 		s->active_count++;
 	}
 	s->active_used++;
+	if (s->active_count - s->active_used < s->active_idle_least)
+		s->active_idle_least = s->active_count - s->active_used;
 	a->slot = slot;
 	a->busy = false;
 	c->active = a;
@@ -111,6 +112,39 @@ void conn_active_release(struct shard *s, uint32_t slot)
 		return;
 	s->conns[slot].active = NULL;
 	conn_active_free(s, a);
+}
+
+void conn_active_destroy(struct active *a)
+{
+	if (a->busy)
+		buf_free(&a->job.answer.body);
+	buf_free(&a->in);
+	buf_free(&a->head);
+	buf_free(&a->more);
+	buf_free(&a->body);
+	buf_free(&a->out);
+	buf_free(&a->sending);
+	buf_free(&a->reply);
+	arena_free(&a->job.arena);
+	free(a);
+}
+
+void conn_active_trim(struct shard *s, uint64_t now_ms)
+{
+	struct active *a;
+
+	if (now_ms < s->active_trim_ms + ACTIVE_TRIM_MS)
+		return;
+	s->active_trim_ms = now_ms;
+	/* Those that lay idle all the time: a steady load gives nothing back and asks for nothing. */
+	while (s->active_idle_least > ACTIVE_KEEP && (a = s->active_free)) {
+		s->active_free = a->next_free;
+		list_del(&a->all);
+		conn_active_destroy(a);
+		s->active_count--;
+		s->active_idle_least--;
+	}
+	s->active_idle_least = s->active_count - s->active_used;
 }
 
 void conn_active_free(struct shard *s, struct active *a)

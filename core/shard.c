@@ -362,6 +362,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	wheel_advance(s->wheel, now_ms, on_timer, s);
 	park_woken(s);
 	next = conn_background(s) ? now_ms : wheel_next_ms(s->wheel);
+	conn_active_trim(s, now_ms);
 	if (s->draining && (s->open_conns == 0 || now_ms >= s->drain_until_ms)) {
 		if (s->open_conns)
 			log_msg(LOG_WARNING, "drain: connections cut off");
@@ -426,6 +427,7 @@ struct shard *shard_new(struct server *server, unsigned index, const int *listen
 	CHECK(s && listener_count <= ARRAY_LEN(s->kinds));
 	s->server = server;
 	s->index = index;
+	list_init(&s->active_all);
 	s->loop = loop_new(&o, &events, s, why, why_bytes);
 	if (!s->loop) {
 		free(s);
@@ -471,7 +473,6 @@ void shard_run(struct shard *s)
 void shard_free(struct shard **ss)
 {
 	struct shard *s = *ss;
-	struct active *a;
 
 	if (!s)
 		return;
@@ -485,19 +486,11 @@ void shard_free(struct shard **ss)
 			tlsrec_wipe(&s->conns[i].tls);
 	}
 	/* All there are: a command that ended after the loop did has told nobody. */
-	while ((a = s->active_all)) {
-		s->active_all = a->all_next;
-		if (a->busy)
-			buf_free(&a->job.answer.body);
-		buf_free(&a->in);
-		buf_free(&a->head);
-		buf_free(&a->more);
-		buf_free(&a->body);
-		buf_free(&a->out);
-		buf_free(&a->sending);
-		buf_free(&a->reply);
-		arena_free(&a->job.arena);
-		free(a);
+	while (!list_empty(&s->active_all)) {
+		struct list_link *l = s->active_all.next;
+
+		list_del(l);
+		conn_active_destroy(list_entry(l, struct active, all));
 	}
 	wheel_free(&s->wheel);
 	waiters_free(&s->waiters);

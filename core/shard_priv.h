@@ -9,6 +9,7 @@
 #define ROOST_CORE_SHARD_PRIV_H
 
 #include "core/base/arena.h"
+#include "core/base/list.h"
 #include "core/handover_state.h"
 #include "core/push/presence.h"
 #include "core/push/waiters.h"
@@ -94,9 +95,9 @@ struct job {
 struct active {
 	struct active *next_free;
 	struct shard *shard;
-	struct active *all_next; /* of this shard, used or free */
-	uint32_t slot;           /* WAITER_NONE: its connection is gone, only the job is left */
-	bool busy;               /* a password check or a command works on it */
+	struct list_link all; /* of this shard, used or free */
+	uint32_t slot;        /* WAITER_NONE: its connection is gone, only the job is left */
+	bool busy;            /* a password check or a command works on it */
 	struct tls_hs *handshake;
 	bool handshake_counted;
 	struct buf in;   /* TLS records not opened yet */
@@ -156,6 +157,8 @@ enum {
 	WAKE_BUFFERS = 1024,       /* answers to parked requests in flight per shard */
 	HANDSHAKE_SLICE_US = 2000, /* of each turn for handshakes: a storm must not delay wakes */
 	BUFFER_KEEP_BYTES = 16384,
+	ACTIVE_KEEP = 8, /* and what was in use lately: the rest goes back */
+	ACTIVE_TRIM_MS = 2000,
 	HEAD_ROOM_BYTES = 4096, /* more than phones' heads need */
 	SEND_CHUNK_BYTES = 65536,
 	STASH_BYTES_MAX = 65536, /* pipelined bytes kept behind a hanging request */
@@ -220,8 +223,11 @@ struct shard {
 	int listeners[64];
 	enum listener_kind kinds[64];
 	unsigned listener_count;
-	struct active *active_free, *active_all;
+	struct active *active_free;
+	struct list_link active_all;
 	uint32_t active_count, active_used, active_max;
+	uint32_t active_idle_least; /* free ones that nobody needed since active_trim_ms */
+	uint64_t active_trim_ms;
 	struct wake_buffer *wake_free;
 	struct wake_buffer **wake_of; /* by slot, mapped lazily: NULL or the answer being sent */
 	struct wake_buffer *wake_pool;
@@ -255,6 +261,9 @@ void queue_remove(struct shard *s, uint32_t slot); /* from whichever it is in, i
 /* conn.c: bytes in and out */
 struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many);
 void conn_active_release(struct shard *s, uint32_t slot);
+void conn_active_destroy(struct active *a); /* in no list */
+/* Gives back what a burst left behind. */
+void conn_active_trim(struct shard *s, uint64_t now_ms);
 void conn_active_free(struct shard *s, struct active *a); /* of a connection that is gone */
 /* The request hangs and needs nothing of this any more; what comes now is behind it. */
 void conn_forget_request(struct active *a);
