@@ -132,6 +132,7 @@ void conn_active_destroy(struct active *a)
 void conn_active_trim(struct shard *s, uint64_t now_ms)
 {
 	struct active *a;
+	bool any = false;
 
 	if (now_ms < s->active_trim_ms + ACTIVE_TRIM_MS)
 		return;
@@ -143,7 +144,10 @@ void conn_active_trim(struct shard *s, uint64_t now_ms)
 		conn_active_destroy(a);
 		s->active_count--;
 		s->active_idle_least--;
+		any = true;
 	}
+	if (any)
+		atomic_store_explicit(&s->server->memory_freed, true, memory_order_relaxed);
 	s->active_idle_least = s->active_count - s->active_used;
 }
 
@@ -528,10 +532,16 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 	struct conn *c = &s->conns[slot];
 	struct wake_buffer *w = s->wake_free;
 
+	if (!w && s->wake_made < WAKE_BUFFERS)
+		w = &s->wake_pool[s->wake_made];
+
 	if (!w || c->flags & CONN_SENDING || s->wake_of[slot])
 		return false;
 	CHECK(n + TLSREC_OVERHEAD_MAX + TLSREC_REPLY_MAX <= sizeof(w->data));
-	s->wake_free = w->next_free;
+	if (w == s->wake_free)
+		s->wake_free = w->next_free;
+	else
+		s->wake_made++;
 	s->wake_moved_ms = loop_now_ms(s->loop);
 	if (c->flags & CONN_TLS) {
 		w->n = (uint32_t)tlsrec_seal(&c->tls, plain, n, w->data);

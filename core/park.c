@@ -351,7 +351,7 @@ static bool finish(struct shard *s, uint32_t slot)
 	if (small && !conn_send_small(s, slot, text, n)) {
 		/* They come back with the next completions; unless peers who take nothing have got
 		 * them all, whom the others need not wait for. */
-		if (s->wake_free || !starved(s))
+		if (conn_can_send_small(s) || !starved(s))
 			return false;
 		small = false;
 	}
@@ -393,7 +393,7 @@ void park_woken(struct shard *s)
 		if (!finish(s, slot)) {
 			/* Memory comes back with the next completed send. */
 			queue_push(s, &s->woken, slot);
-			if (!s->wake_free && !starved(s))
+			if (!conn_can_send_small(s) && !starved(s))
 				return;
 		}
 	}

@@ -39,6 +39,7 @@ struct server {
 	_Atomic int64_t wall_offset_ms; /* wall clock minus the loops' monotonic clock */
 	_Atomic uint32_t policy_generation;
 	_Atomic bool draining;
+	_Atomic bool memory_freed; /* by a shard, after a burst: the allocator may give it back */
 	struct shard *shards[SERVER_SHARDS_MAX];
 	unsigned shard_count;
 };

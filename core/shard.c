@@ -440,10 +440,6 @@ struct shard *shard_new(struct server *server, unsigned index, const int *listen
 	s->conns = map_lazily(s->slots_max * sizeof(struct conn));
 	s->wake_of = map_lazily(s->slots_max * sizeof(struct wake_buffer *));
 	s->wake_pool = map_lazily(WAKE_BUFFERS * sizeof(struct wake_buffer));
-	for (unsigned i = WAKE_BUFFERS; i-- > 0;) {
-		s->wake_pool[i].next_free = s->wake_free;
-		s->wake_free = &s->wake_pool[i];
-	}
 	s->want_handshake = (struct slot_queue){WAITER_NONE, WAITER_NONE, 0, QUEUE_WANT_HANDSHAKE};
 	s->handshakes = (struct slot_queue){WAITER_NONE, WAITER_NONE, 0, QUEUE_HANDSHAKES};
 	s->want_active = (struct slot_queue){WAITER_NONE, WAITER_NONE, 0, QUEUE_WANT_ACTIVE};

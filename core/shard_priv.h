@@ -228,7 +228,8 @@ struct shard {
 	uint32_t active_count, active_used, active_max;
 	uint32_t active_idle_least; /* free ones that nobody needed since active_trim_ms */
 	uint64_t active_trim_ms;
-	struct wake_buffer *wake_free;
+	struct wake_buffer *wake_free; /* used before; the others begin at wake_made */
+	uint32_t wake_made;
 	struct wake_buffer **wake_of; /* by slot, mapped lazily: NULL or the answer being sent */
 	struct wake_buffer *wake_pool;
 	uint64_t wake_moved_ms; /* when a wake buffer was last taken or given back */
@@ -289,6 +290,12 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 /* After an answer: next request, or idle, or close. */
 void conn_next(struct shard *s, uint32_t slot);
 void conn_address(const struct loop_addr *a, char out[64]);
+
+/* A buffer of the pool is free. */
+static inline bool conn_can_send_small(const struct shard *s)
+{
+	return s->wake_free || s->wake_made < WAKE_BUFFERS;
+}
 
 /* request.c: one request */
 void request_start(struct shard *s, uint32_t slot); /* the head is complete */
