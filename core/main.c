@@ -183,13 +183,11 @@ static const char *own_program(const char *name)
 	return path;
 }
 
-/* Before getopt sorts them. */
 static char **arguments_again(int argc, char **argv)
 {
-	static char **again;
+	char **again = calloc((size_t)argc + 1, sizeof(*again));
 	int n = 0;
 
-	again = calloc((size_t)argc + 1, sizeof(*again));
 	CHECK(again);
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--take-over") == 0 && i + 1 < argc)
@@ -309,11 +307,10 @@ int main(int argc, char **argv)
 	struct arguments args = {
 		.take_over_fd = -1,
 		.program = own_program(argv[0] ? argv[0] : ""),
-		.again = arguments_again(argc, argv),
 	};
 	uint64_t fd;
 	bool check = false, print = false, ok = true;
-	int o, code;
+	int o, code = 0;
 
 	while ((o = getopt_long(argc, argv, "c:s:Vh", options, NULL)) != -1) {
 		switch (o) {
@@ -339,17 +336,17 @@ int main(int argc, char **argv)
 			break;
 		case OPT_HANDOVER:
 			printf("%d\n", HANDOVER_FORMAT);
-			return 0;
+			goto out;
 		case OPT_TAKE_OVER: /* (said by the predecessor only, so not in the usage) */
 			ok = bytes_to_u64(bytes_str(optarg), 1 << 20, &fd);
 			args.take_over_fd = ok ? (int)fd : -1;
 			break;
 		case 'V':
 			printf("roostd %s (%s), %s\n", roost_version, roost_commit, tls_library());
-			return 0;
+			goto out;
 		case 'h':
 			fputs(usage, stdout);
-			return 0;
+			goto out;
 		default:
 			ok = false;
 		}
@@ -366,8 +363,12 @@ int main(int argc, char **argv)
 	} else if (check || print) {
 		code = show_config(&args, print);
 	} else {
+		/* (with nothing but options there was nothing for getopt to sort) */
+		args.again = arguments_again(argc, argv);
 		code = serve(&args);
+		free(args.again);
 	}
+out:
 	for (unsigned i = 0; i < args.set_count; i++)
 		free(args.sets[i]);
 	return code;
