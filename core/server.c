@@ -22,6 +22,7 @@
 #include "store/writer.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -65,6 +66,7 @@ struct running {
 	pthread_mutex_t upgrade_mutex;
 	pthread_cond_t upgrade_cond;
 	bool upgrade_asked, upgrade_drain, upgrade_told; /* upgrade_mutex */
+	bool upgrade_closed;                             /* likewise: main does none any more */
 	struct admin_upgrade upgrade_answer;             /* likewise */
 	struct upgrade *upgrade;                         /* handed over */
 };
@@ -392,8 +394,10 @@ static bool admin_ask_upgrade(
 	bool ok = false;
 
 	pthread_mutex_lock(&r->upgrade_mutex);
-	if (r->upgrade_asked) {
-		snprintf(why, why_bytes, "an upgrade is under way already");
+	if (r->upgrade_asked || r->upgrade_closed) {
+		snprintf(why, why_bytes, "%s",
+			r->upgrade_closed ? "the server is stopping"
+					  : "an upgrade is under way already");
 		goto out;
 	}
 	r->upgrade_asked = true;
@@ -635,7 +639,7 @@ struct server *server_start(
 	}
 	atomic_store(&r->ready, true);
 	if (take) {
-		sockets_free(take_over_sockets(take), true);
+		take_over_running(take);
 		if (take_over_policy_differs(take, atomic_load(&s->policy_generation)))
 			for (unsigned i = 0; i < s->shard_count; i++)
 				shard_policy_changed(s->shards[i]);
@@ -654,6 +658,19 @@ fail:
 	return NULL;
 }
 
+/* Nobody waits for an upgrade that nobody will do: the waiting thread is joined at the end. */
+static void refuse_upgrades(struct running *r)
+{
+	pthread_mutex_lock(&r->upgrade_mutex);
+	r->upgrade_closed = true;
+	if (r->upgrade_asked && !r->upgrade_told) {
+		r->upgrade_answer = (struct admin_upgrade){.why = "the server is stopping"};
+		r->upgrade_told = true;
+		pthread_cond_broadcast(&r->upgrade_cond);
+	}
+	pthread_mutex_unlock(&r->upgrade_mutex);
+}
+
 void server_stop(struct server **ss)
 {
 	struct server *s = *ss;
@@ -662,6 +679,7 @@ void server_stop(struct server **ss)
 
 	*ss = NULL;
 	atomic_store(&s->draining, true);
+	refuse_upgrades(r);
 	log_msg(LOG_INFO, "drain: begins");
 	for (unsigned i = 0; i < s->shard_count; i++)
 		shard_drain(s->shards[i], (uint64_t)c->core_drain_s * 1000);
@@ -792,4 +810,7 @@ void server_housekeeping(struct server *s)
 	/* (counts what it clears itself) */
 	db_clear_stale_readers(s->db);
 	db_release_pages(s->db);
+	/* Milliseconds, in which who allocates waits: shards at rest do not. */
+	if (atomic_exchange(&s->memory_freed, false))
+		malloc_trim(0);
 }

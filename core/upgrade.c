@@ -756,6 +756,14 @@ void take_over_serving(struct take_over *t)
 	log_msg(LOG_INFO, "upgrade: took over connections=%u parked=%u", t->moved, t->parked);
 }
 
+void take_over_running(struct take_over *t)
+{
+	sockets_free(&t->sockets, true);
+	for (unsigned i = 0; i < t->section_count; i++)
+		for (unsigned k = 0; k < ESCROWS_MAX; k++)
+			handover_escrow_free(&t->sections[i].escrows[k]);
+}
+
 bool take_over_alone(struct take_over *t)
 {
 	struct message m;

@@ -86,6 +86,8 @@ bool take_over_import(
 	struct take_over *t, struct shard *s, unsigned shards, char *why, size_t why_bytes);
 /* From here on the connections are ours. */
 void take_over_serving(struct take_over *t);
+/* When the shards run: lets go of what only the taking needed. */
+void take_over_running(struct take_over *t);
 /* True when the old process has gone. */
 bool take_over_alone(struct take_over *t);
 /* With why: tells the old process. */

@@ -86,10 +86,10 @@ def silent(w):
         w.c.setblocking(True)
 
 
-def park_all(ws=wires):
-    for w in ws:
+def park_all():
+    for w in wires:
         w.send("Ping", PING)
-    return wait_for(lambda: s.parked() == len(ws))
+    return wait_for(lambda: s.parked() == len(wires))
 
 
 def touch(user):
@@ -243,6 +243,46 @@ equal(answers, [("1", "close")] * len(wires), "and end with 1 and Connection: cl
 ok(wait_for(lambda: not s.alive(pid), 10) and time.monotonic() - begin > 0.5, "over a time", time.monotonic() - begin)
 if code == 0:
     os.kill(r["pid"], signal.SIGKILL)
+
+# ---- a configuration that changed meanwhile ------------------------------------------------------------------
+conf, port = f"{HERE}/roost.conf", free_port()
+
+
+def configure(text):
+    with open(conf, "w") as f:
+        f.write(text)
+
+
+s.program()
+configure("core { shards = 3 }\npolicy { require = false }\n")
+s2 = Upgradable("--config", conf, tls=True, users=USERS, policy=True)
+first = s
+s = s2
+wires = [Wire(s, u, device=f"d{i}", tls=(None, tls)[i % 2]) for i, u in enumerate(USERS)]
+for w in wires:
+    w.ready()
+for shards in (1, 4, 2):
+    ok(park_all(), "phones are parked")
+    configure(f"core {{ shards = {shards} }}\npolicy {{ require = false }}\nlisten {{ lmtp = {{ \"unix:{HERE}/lmtp{shards}\" }} }}\n")
+    code, r = s.upgrade()
+    ok(code == 0 and r["parked"] == len(wires), f"an upgrade to {shards} shards", r)
+    for u in USERS:
+        touch(u)
+    equal([ping_status(w.answer(10)) for w in wires], ["2"] * len(wires), "phones of all shards are woken")
+    visitors = [Wire(s, USERS[0], device=f"v{shards}{i}", tls=tls) for i in range(8)]
+    equal([v.post("FolderSync", FOLDER_SYNC_0).status for v in visitors], [200] * 8, "and newcomers come in")
+    for v in visitors:
+        v.close()
+configure("policy {\n require = false\n password_length_min = 6\n}\n")
+ok(park_all(), "phones are parked")
+code, r = s.upgrade()
+equal((code, [ping_status(w.answer(5)) for w in wires]), (0, ["1"] * len(wires)),
+      "an upgrade to another policy has every phone meet it")
+w = Wire(s, USERS[0], device="last", tls=tls, key="0")
+ok(w.post("OPTIONS").status in (200, 501), "and goes on")
+s.ctl("stop", check=True)
+ok(wait_for(lambda: not s.alive(s.pid()), 15), "roostctl stop ends the new process")
+s.log += first.log
 
 ok(not any("Sanitizer" in l for l in s.log), "nothing was found by an analyser", "\n".join(l for l in s.log if "Sanitizer" in l))
 p = subprocess.run([ORIGINAL, "--handover-version"], capture_output=True)
