@@ -78,6 +78,7 @@ struct client {
 	char tls_texts[TLS_TEXTS_MAX][64];
 	unsigned tls_text_count;
 	bool in_queue_run;
+	bool no_resume;
 };
 
 const char *client_end_name(enum client_end end)
@@ -478,7 +479,7 @@ static void on_connected(void *arg, uint32_t slot, int err)
 	p->state = HANDSHAKE;
 	struct work *w = work_of(c, p);
 
-	w->handshake = tls_hs_client(c->tls, c->o.server_name, c->session);
+	w->handshake = tls_hs_client(c->tls, c->o.server_name, c->no_resume ? NULL : c->session);
 	CHECK(w->handshake);
 	shake_hands(c, p, 0);
 }
@@ -732,6 +733,11 @@ const char *client_tls_text(const struct client *c, uint32_t i)
 bool client_can_resume(const struct client *c)
 {
 	return c->session != NULL;
+}
+
+void client_set_resume(struct client *c, bool on)
+{
+	c->no_resume = !on;
 }
 
 uint64_t client_now_ms(const struct client *c)

@@ -102,6 +102,8 @@ void client_stats(const struct client *c, struct client_stats *out);
 const char *client_tls_text(const struct client *c, uint32_t phone);
 /* With tls_options.want_ticket: all later handshakes resume the first session that had a ticket. */
 bool client_can_resume(const struct client *c);
+/* Whether later handshakes do resume; they do at first. */
+void client_set_resume(struct client *c, bool on);
 uint64_t client_now_ms(const struct client *c);
 /* User memory that one parked phone needs, for the tables. */
 uint32_t client_phone_bytes(void);

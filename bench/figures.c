@@ -79,6 +79,18 @@ void figure_add(struct figures *f, const char *name, double value, const char *u
 	g->n = n;
 }
 
+void figures_series(struct figures *f, const char *name, const char *columns, json_t *rows)
+{
+	char full[96];
+
+	if (!f->series)
+		f->series = json_array();
+	snprintf(full, sizeof(full), "%s%s%s", f->prefix ? f->prefix : "", f->prefix ? "_" : "",
+		name);
+	CHECK(json_array_append_new(f->series, json_pack("{s:s, s:s, s:o}", "name", full, "columns",
+						       columns, "rows", rows)) == 0);
+}
+
 static const char *number_text(double v, char out[32])
 {
 	double a = v < 0 ? -v : v;
@@ -145,6 +157,17 @@ void figures_json(const struct figures *f, json_t *settings, FILE *to)
 
 		CHECK(o);
 		json_dumpf(o, to, JSON_COMPACT | JSON_REAL_PRECISION(10));
+		fputc('\n', to);
+		json_decref(o);
+	}
+	for (size_t i = 0; i < json_array_size(f->series); i++) {
+		json_t *o = json_copy(json_array_get(f->series, i));
+
+		json_object_set(o, "machine", m);
+		json_object_set_new(
+			o, "commit", json_string(commit && commit[0] ? commit : roost_commit));
+		json_object_set(o, "settings", settings);
+		json_dumpf(o, to, JSON_COMPACT | JSON_REAL_PRECISION(8));
 		fputc('\n', to);
 		json_decref(o);
 	}

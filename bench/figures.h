@@ -24,11 +24,15 @@ struct figures {
 	const char *prefix; /* and '_' in front of all names; NULL: none */
 	struct figure v[FIGURES_MAX];
 	size_t count;
+	json_t *series; /* of figures_series; NULL: none */
 };
 
 /* The same name again is another round: the value becomes the median of all. */
 __attribute__((format(printf, 6, 7))) void figure_add(struct figures *f, const char *name,
 	double value, const char *unit, uint64_t n, const char *note_fmt, ...);
+/* Rows of numbers for a plot, one JSON line of their own. columns: their names, by commas. Takes rows
+ * over. */
+void figures_series(struct figures *f, const char *name, const char *columns, json_t *rows);
 void figures_table(const struct figures *f, FILE *to);
 /* settings: an object; stays the caller's. */
 void figures_json(const struct figures *f, json_t *settings, FILE *to);

@@ -23,7 +23,7 @@
 	X(PING, "Ping on its way")                                                                 \
 	X(PARKED, "Ping sent")                                                                     \
 	X(ANSWERED, "Ping answered, status 2")                                                     \
-	X(LATER, "refused with 503: tries again in a while")                                       \
+	X(LATER, "refused with 503, or lost: tries again in a while")                              \
 	X(FAILED, "lost")
 
 enum state {
@@ -40,11 +40,19 @@ struct fleet_phone {
 	char *sync_key; /* only while priming */
 };
 
-enum { MESSAGE_PARK = 1, MESSAGE_PING, MESSAGE_STOP, REQUEST_TIMEOUT_S = 120, LATER_MS = 1000 };
+enum {
+	MESSAGE_PARK = 1,
+	MESSAGE_PING,
+	MESSAGE_DROP,
+	MESSAGE_STOP,
+	REQUEST_TIMEOUT_S = 120,
+	LATER_MS = 1000
+};
 
 struct message {
 	struct loop_msg msg;
 	uint32_t phone;
+	struct fleet_drop drop;
 };
 
 struct fleet {
@@ -54,6 +62,8 @@ struct fleet {
 	struct fleet_phone *phones;
 	struct buf request, document;
 	uint32_t park_next, park_end; /* phones still to be looked at by fleet_park */
+	uint32_t wanted;              /* of the newest fleet_park */
+	struct fleet_drop drop;       /* phones still to be dropped */
 	uint64_t later_ms;            /* when phones in LATER go on; 0: there are none */
 
 	/* The fleet's thread writes these; readers hold the mutex. */
@@ -140,6 +150,17 @@ static void ask(struct fleet *f, uint32_t i)
 	enum eas_command command = EAS_PING;
 	uint32_t timeout_s = REQUEST_TIMEOUT_S;
 
+	if (f->o.get_path) {
+		char path[256];
+
+		f->request.n = 0;
+		snprintf(path, sizeof(path), "%s%u", f->o.get_path, i);
+		phone_request_get(&who, path, &f->request);
+		CHECK(!f->request.failed);
+		atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
+		client_request(f->client, i, buf_bytes(&f->request), 0);
+		return;
+	}
 	f->o.user(i % f->o.users, user, sizeof(user));
 	f->o.device(i, device, sizeof(device));
 	CHECK(phone_basic(user, f->o.password, authorization, sizeof(authorization)));
@@ -299,6 +320,11 @@ static void on_answered(
 		client_close(f->client, i);
 		return;
 	}
+	if (f->o.get_path) {
+		atomic_store_explicit(&f->phones[i].came_ns, came_ns, memory_order_release);
+		move(f, i, STATE_ANSWERED);
+		return;
+	}
 	arena_init(&arena, 4 << 20);
 	if (body.n && wbxml_parse(body, &arena, NULL, &root, &why) < 0)
 		fail(f, i, why);
@@ -312,29 +338,66 @@ static void on_answered(
 static void on_closed(void *arg, uint32_t i, enum client_end how, const char *why)
 {
 	struct fleet *f = arg;
-	char text[CLIENT_WHY_BYTES];
+	char text[CLIENT_WHY_BYTES - 32];
 
 	/* Answered phones connect again at their next Ping. */
 	if (f->phones[i].state >= STATE_ANSWERED)
 		return;
 	snprintf(text, sizeof(text), "%s: %s", client_end_name(how), why);
-	fail(f, i, text);
+	if (!f->o.retry) {
+		fail(f, i, text);
+		return;
+	}
+	move(f, i, STATE_LATER);
+	f->later_ms = client_now_ms(f->client) + LATER_MS;
+	pthread_mutex_lock(&f->mutex);
+	f->status.retried++;
+	snprintf(f->status.why, sizeof(f->status.why), "phone %u: %s", i, text);
+	pthread_mutex_unlock(&f->mutex);
 }
 
 static void on_message(void *arg, struct loop_msg *m)
 {
 	struct fleet *f = arg;
-	uint32_t i = ((struct message *)m)->phone;
+	const struct message *mine = (struct message *)m;
+	uint32_t i = mine->phone;
 
 	if (m->kind == MESSAGE_PARK) {
 		f->park_next = 0;
-		f->park_end = i;
+		f->park_end = f->wanted = i;
+	}
+	if (m->kind == MESSAGE_DROP) {
+		f->drop = mine->drop;
+		client_set_resume(f->client, f->drop.resume);
 	}
 	if (m->kind == MESSAGE_PING && f->phones[i].state == STATE_ANSWERED)
 		go(f, i);
 	else if (m->kind == MESSAGE_STOP)
 		client_stop(f->client);
 	free(m);
+}
+
+/* As in a storm: first all go, then they come back. False: not all are gone yet. */
+static bool drop_some(struct fleet *f)
+{
+	uint32_t i = f->drop.first, end = f->drop.end, slice = 8192;
+
+	if (i >= end)
+		return true;
+	for (; i < end && slice > 0; i++, slice--) {
+		enum state s = (enum state)f->phones[i].state;
+
+		if (i % f->o.users < f->drop.stay_users || s == STATE_NEW || s == STATE_LATER)
+			continue;
+		client_close(f->client, i);
+		move(f, i, STATE_NEW);
+	}
+	f->drop.first = i;
+	if (i < end)
+		return false;
+	f->park_next = 0;
+	f->park_end = f->wanted;
+	return true;
 }
 
 /* fleet_park goes on as fast as phones get through: what a real network would spread over minutes
@@ -347,11 +410,14 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	if (f->later_ms && now_ms >= f->later_ms) {
 		f->later_ms = 0;
 		f->park_next = 0;
+		f->park_end = f->wanted;
 		for (uint32_t i = 0; i < n; i++)
 			if (f->phones[i].state == STATE_LATER)
 				move(f, i, STATE_NEW);
 	}
-	while (f->park_next < f->park_end && slice > 0 &&
+	bool dropped = drop_some(f);
+
+	while (dropped && f->park_next < f->park_end && slice > 0 &&
 		f->status.busy < f->o.client.handshakes_max * 2) {
 		uint32_t i = f->park_next++;
 		enum state s = (enum state)f->phones[i].state;
@@ -367,7 +433,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	f->dirty = false;
 	pthread_mutex_unlock(&f->mutex);
 	/* Busy phones bring the next turn by themselves. */
-	if (f->park_next < f->park_end && slice == 0)
+	if (!dropped || (f->park_next < f->park_end && slice == 0))
 		return now_ms;
 	return f->later_ms ? f->later_ms : UINT64_MAX;
 }
@@ -474,6 +540,17 @@ void fleet_park(struct fleet *f, uint32_t phones)
 void fleet_ping(struct fleet *f, uint32_t phone)
 {
 	post(f, MESSAGE_PING, phone);
+}
+
+void fleet_drop(struct fleet *f, const struct fleet_drop *d)
+{
+	struct message *m = calloc(1, sizeof(*m));
+
+	CHECK(m);
+	CHECK(d->end <= f->o.client.phones_max);
+	m->msg.kind = MESSAGE_DROP;
+	m->drop = *d;
+	client_post(f->client, &m->msg);
 }
 
 void fleet_status(struct fleet *f, struct fleet_status *out)

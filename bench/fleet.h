@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* bench/fleet.h - thousands of phones that park a Ping and wait, driven from another thread.
  * Thread: fleet_* from one thread (the benchmark's); the phones live on a thread of the fleet's.
- * Memory: per phone 232 bytes of bench/client and 40 here; nothing else while it hangs.
- * Errors: a phone that fails stays failed; fleet_status counts them and keeps the newest reason.
+ * Memory: per phone 232 bytes of bench/client and 32 here; nothing else while it hangs.
+ * Errors: a phone that fails stays failed, or comes back (retry); fleet_status counts them and keeps
+ *         the newest reason.
  * Units:  *_ns is CLOCK_MONOTONIC. */
 #ifndef ROOST_BENCH_FLEET_H
 #define ROOST_BENCH_FLEET_H
@@ -20,6 +21,10 @@ struct fleet_options {
 	const char *password;
 	uint32_t users;
 	uint32_t heartbeat_s;
+	/* Not ActiveSync: GET of this path with the phone's number behind it hangs until something
+	 * comes; any 200 is the answer. NULL: ActiveSync. */
+	const char *get_path;
+	bool retry; /* phones whose connection is lost connect again after a second */
 	bool prime; /* Provision, FolderSync and Sync over the network before the first Ping */
 };
 
@@ -28,6 +33,7 @@ struct fleet_status {
 	uint32_t answered;          /* with status 2, since the last fleet_ping */
 	uint32_t failed;            /* connection lost, or another answer */
 	uint32_t busy;              /* on the way to one of these */
+	uint32_t retried;           /* connections lost so far with `retry` */
 	uint32_t refused;           /* 503 so far; those phones try again after a second */
 	char why[CLIENT_WHY_BYTES]; /* of the newest failure */
 };
@@ -41,6 +47,14 @@ void fleet_stop(struct fleet **f);
 void fleet_park(struct fleet *f, uint32_t phones);
 /* One phone that was answered sends a Ping again. */
 void fleet_ping(struct fleet *f, uint32_t phone);
+/* The connections of phones [first, end) end at once, without a word, but for phones of the first
+ * stay_users users; those that were dropped come back as fast as they get through, with full or
+ * resumed handshakes (which needs want_ticket). */
+struct fleet_drop {
+	uint32_t first, end, stay_users;
+	bool resume;
+};
+void fleet_drop(struct fleet *f, const struct fleet_drop *d);
 void fleet_status(struct fleet *f, struct fleet_status *out);
 /* Waits until `answered` is at least that many, or nothing is parked or busy any more, or
  * timeout_ms is over. */

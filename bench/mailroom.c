@@ -240,6 +240,7 @@ struct delivery {
 	struct mailroom *m;
 	const uint32_t *users;
 	size_t n;
+	uint32_t folder;
 	uint64_t seq;
 };
 
@@ -256,24 +257,37 @@ static int deliver(struct db_txn *txn, void *arg)
 	uint64_t id;
 
 	for (size_t i = 0; i < d->n && err == DB_OK; i++)
-		err = item_add(txn, d->m->mailbox[d->users[i]], FOLDER_ID_INBOX, &item, 0, &id);
+		err = item_add(txn, d->m->mailbox[d->users[i]], d->folder, &item, 0, &id);
 	d->seq = txn->seq;
 	return err;
 }
 
-bool mailroom_deliver(struct mailroom *m, const uint32_t *users, size_t n, uint64_t *commit_ns_out,
-	char *why, size_t why_bytes)
+static bool add_items(struct delivery *d, uint64_t *commit_ns_out, char *why, size_t why_bytes)
 {
-	struct delivery d = {.m = m, .users = users, .n = n};
-
-	if (!say(db_write(m->db, deliver, &d), "delivering", why, why_bytes))
+	if (!say(db_write(d->m->db, deliver, d), "delivering", why, why_bytes))
 		return false;
-	*commit_ns_out = db_commit_time_ns(m->db, d.seq);
+	*commit_ns_out = db_commit_time_ns(d->m->db, d->seq);
 	if (*commit_ns_out == 0) {
 		snprintf(why, why_bytes, "the time of a commit is not known");
 		return false;
 	}
 	return true;
+}
+
+bool mailroom_deliver(struct mailroom *m, const uint32_t *users, size_t n, uint64_t *commit_ns_out,
+	char *why, size_t why_bytes)
+{
+	struct delivery d = {.m = m, .users = users, .n = n, .folder = FOLDER_ID_INBOX};
+
+	return add_items(&d, commit_ns_out, why, why_bytes);
+}
+
+bool mailroom_file(struct mailroom *m, const uint32_t *users, size_t n, uint64_t *commit_ns_out,
+	char *why, size_t why_bytes)
+{
+	struct delivery d = {.m = m, .users = users, .n = n, .folder = FOLDER_ID_SENT};
+
+	return add_items(&d, commit_ns_out, why, why_bytes);
 }
 
 struct range {

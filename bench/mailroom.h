@@ -35,6 +35,10 @@ void mailroom_device(uint32_t phone, char *out, size_t cap);
  * was durable (CLOCK_MONOTONIC, as the server sees it). */
 bool mailroom_deliver(struct mailroom *m, const uint32_t *users, size_t n, uint64_t *commit_ns_out,
 	char *why, size_t why_bytes);
+/* The same in a folder that no phone watches: journal rows that wake nobody. From any thread beside
+ * the others. */
+bool mailroom_file(struct mailroom *m, const uint32_t *users, size_t n, uint64_t *commit_ns_out,
+	char *why, size_t why_bytes);
 /* Phones [first, first + n) have synced everything, without the network. */
 bool mailroom_catch_up(struct mailroom *m, uint32_t first, uint32_t n, char *why, size_t why_bytes);
 

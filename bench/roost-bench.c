@@ -5,6 +5,7 @@
 #include "bench/figures.h"
 #include "bench/fleet.h"
 #include "bench/mailroom.h"
+#include "bench/scenario.h"
 #include "bench/target.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
@@ -32,11 +33,7 @@ enum {
 	/* Phones per 127.0.0.x: the kernel gives every second port of its range quickly and then
 	 * searches long, so less than half of 28,000. */
 	PER_SOURCE = 10000,
-	BURST_BATCH = 256,    /* changes per transaction */
-	PARK_PATIENCE_S = 60, /* without any progress */
-	WAKE_PATIENCE_MS = 10000,
-	SETS_MAX = 64,
-	WHY = 512,
+	BURST_BATCH = 256, /* changes per transaction */
 };
 
 static const char usage[] =
@@ -46,13 +43,21 @@ static const char usage[] =
 	"  roost-bench --url https://HOST:PORT [--pid PID] [--metrics URL] [--data DIR] [options] "
 	"...\n"
 	"\n"
-	"Scenarios (default: all):\n"
+	"Scenarios (all: hold, wake, burst, handshake; the default):\n"
 	"  hold        parks the phones: user and kernel memory per parked Ping, CPU while idle\n"
+	"  grow        the same at 10,000, 30,000, 100,000, 300,000 and 1,000,000 phones of one "
+	"run,\n"
+	"              up to --phones: must stay flat\n"
 	"  wake        one random phone of all gets mail: commit to wire, commit to phone\n"
+	"  load        the same while changes are committed elsewhere, while phones reconnect, "
+	"and\n"
+	"              both\n"
 	"  burst       every account gets one message: wakes per second, CPU and system calls per "
 	"wake\n"
 	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
-	"  all\n"
+	"  storm       all phones but --stay drop at once and come back, with full and with "
+	"resumed\n"
+	"              handshakes: time, memory on the way, service to those that stayed\n"
 	"\n"
 	"The server:\n"
 	"      --spawn              start roostd on a temporary store, and end it afterwards\n"
@@ -77,12 +82,18 @@ static const char usage[] =
 	"      --rounds N           of burst and handshake; medians are shown (default 3)\n"
 	"      --idle S             seconds to watch the idle server (default 10)\n"
 	"      --heartbeat S        (default 3540)\n"
+	"      --resume             handshakes of the phones resume a session\n"
+	"      --stay PERCENT       phones that a storm spares (default 1)\n"
+	"      --changes N          per second, of scenario load (default 1000)\n"
+	"      --reconnects N       per second, of scenario load (default 500)\n"
 	"      --tls12              TLS 1.2 only\n"
 	"      --get PATH           handshake: GET this without credentials instead of OPTIONS\n"
 	"      --name NAME          put in front of the figures' names\n"
 	"      --json FILE          JSON lines go there, appended; - standard output (default),\n"
 	"                           none\n"
-	"      --force              start although memory, ports or files do not suffice\n"
+	"      --tune               set the sysctls that do not suffice, say which, and put them "
+	"back\n"
+	"      --force              start although memory, ports, files or tcp_mem do not suffice\n"
 	"  -V, --version\n"
 	"  -h, --help\n"
 	"\n"
@@ -90,31 +101,7 @@ static const char usage[] =
 	"small,\n"
 	"130 interrupted. See roost-bench(1).\n";
 
-struct bench {
-	/* the command line */
-	bool spawn, keep, prime, force, tls12;
-	bool hold, wake, burst, handshake;
-	const char *roostd, *ca_file, *get_path, *json_file;
-	const char *sets[SETS_MAX + 1];
-	size_t set_count;
-	uint32_t phones, users, wakes, visits, parallel, rounds, idle_s, heartbeat_s;
-
-	/* the server */
-	struct target_server server;
-	struct client_address url, metrics_url;
-	const char *data;
-	pid_t pid;
-	bool has_metrics;
-	char host_header[300];
-
-	struct mailroom *mailroom;
-	struct fleet *fleet;
-	struct figures figures;
-	struct metrics_page before, after;
-	bool failed;
-};
-
-static volatile int interrupted;
+volatile int bench_interrupted;
 static volatile uint64_t interrupted_ms;
 
 static void on_signal(int number)
@@ -124,11 +111,11 @@ static void on_signal(int number)
 	(void)number;
 	/* Another one a while later means that patience is over; roostd ends with us in any case.
 	 * (Terminals and timeout(1) may send two at once.) */
-	if (interrupted && now_ms - interrupted_ms > 1000)
+	if (bench_interrupted && now_ms - interrupted_ms > 1000)
 		_exit(EXIT_STOPPED);
-	if (!interrupted)
+	if (!bench_interrupted)
 		interrupted_ms = now_ms;
-	interrupted = 1;
+	bench_interrupted = 1;
 }
 
 /* ---- telling ---- */
@@ -137,7 +124,7 @@ static bool progress_open;
 static uint64_t progress_ms;
 
 /* One line that is written over on a terminal; every two seconds one on anything else. */
-__attribute__((format(printf, 1, 2))) static void progress(const char *fmt, ...)
+void bench_progress(const char *fmt, ...)
 {
 	uint64_t now_ms = clock_mono_ms();
 	bool tty = isatty(2);
@@ -155,7 +142,7 @@ __attribute__((format(printf, 1, 2))) static void progress(const char *fmt, ...)
 	progress_open = tty;
 }
 
-__attribute__((format(printf, 1, 2))) static void note(const char *fmt, ...)
+void bench_note(const char *fmt, ...)
 {
 	va_list ap;
 
@@ -169,7 +156,7 @@ __attribute__((format(printf, 1, 2))) static void note(const char *fmt, ...)
 	fputc('\n', stderr);
 }
 
-__attribute__((format(printf, 2, 3))) static bool failed(struct bench *b, const char *fmt, ...)
+bool bench_failed(struct bench *b, const char *fmt, ...)
 {
 	char text[WHY];
 	va_list ap;
@@ -177,15 +164,13 @@ __attribute__((format(printf, 2, 3))) static bool failed(struct bench *b, const 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	if (!interrupted)
-		note("roost-bench: %s", text);
+	if (!bench_interrupted)
+		bench_note("roost-bench: %s", text);
 	b->failed = true;
 	return false;
 }
 
-#define figure(b, ...) figure_add(&(b)->figures, __VA_ARGS__)
-
-static void pause_ms(uint64_t ms)
+void bench_pause_ms(uint64_t ms)
 {
 	struct timespec ts = {
 		.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000};
@@ -194,7 +179,7 @@ static void pause_ms(uint64_t ms)
 }
 
 /* False: no metrics, or they cannot be had (said once). */
-static bool metrics(struct bench *b, struct metrics_page *page)
+bool bench_metrics(struct bench *b, struct metrics_page *page)
 {
 	char why[WHY];
 
@@ -203,7 +188,7 @@ static bool metrics(struct bench *b, struct metrics_page *page)
 	if (metrics_fetch(&b->metrics_url, page, why, sizeof(why)))
 		return true;
 	b->has_metrics = false;
-	return failed(b, "%s", why);
+	return bench_failed(b, "%s", why);
 }
 
 /* ---- the server and its phones ---- */
@@ -213,7 +198,9 @@ static void client_settings(const struct bench *b, uint32_t phones, struct clien
 	*o = (struct client_options){
 		.server_name = b->url.host,
 		.tls = b->url.tls,
-		.tls_options = {.ca_file = b->ca_file, .tls12_only = b->tls12},
+		.tls_options = {.ca_file = b->ca_file,
+			.tls12_only = b->tls12,
+			.want_ticket = b->resume || b->storm},
 		.to[0] = b->url.to,
 		.to_count = 1,
 		.phones_max = phones,
@@ -236,18 +223,19 @@ static bool fill_store(struct bench *b)
 
 	b->mailroom = mailroom_open(b->data, b->spawn, b->users, b->phones, why, sizeof(why));
 	if (!b->mailroom)
-		return failed(b, "%s", why);
+		return bench_failed(b, "%s", why);
 	do {
 		done = mailroom_fill(b->mailroom, why, sizeof(why));
 		if (done < 0)
-			return failed(b, "%s", why);
-		progress("store: %u accounts, %lld of %u phones", b->users, (long long)done,
+			return bench_failed(b, "%s", why);
+		bench_progress("store: %u accounts, %lld of %u phones", b->users, (long long)done,
 			b->phones);
-	} while (done < b->phones && !interrupted);
-	note("store: %u accounts and %u synced phones in %.1f s (one shared Argon2 hash of the "
-	     "least cost: for benchmarks only)",
+	} while (done < b->phones && !bench_interrupted);
+	bench_note(
+		"store: %u accounts and %u synced phones in %.1f s (one shared Argon2 hash of the "
+		"least cost: for benchmarks only)",
 		b->users, b->phones, (double)(clock_mono_ms() - start_ms) / 1000);
-	return !interrupted;
+	return !bench_interrupted;
 }
 
 static bool server_start(struct bench *b)
@@ -257,45 +245,60 @@ static bool server_start(struct bench *b)
 
 	if (b->spawn) {
 		if (!target_prepare(&b->server, why, sizeof(why)))
-			return failed(b, "%s", why);
+			return bench_failed(b, "%s", why);
 		b->data = b->server.data;
 	}
 	if (b->data && !fill_store(b))
 		return false;
 	if (!b->spawn)
 		return true;
+	/* Above the default, and with room: listeners are shared by address, not evenly. */
+	if (b->phones > 900000 && b->set_count < SETS_MAX) {
+		snprintf(b->connections_set, sizeof(b->connections_set), "core.connections_max=%u",
+			b->phones + b->phones / 10);
+		b->sets[b->set_count++] = b->connections_set;
+	}
 	if (b->roostd)
 		snprintf(program, sizeof(program), "%s", b->roostd);
 	else
 		target_default_program(program, sizeof(program));
 	if (!target_start(&b->server, program, b->sets, why, sizeof(why)))
-		return failed(b, "%s", why);
+		return bench_failed(b, "%s", why);
 	b->pid = b->server.pid;
 	snprintf(url, sizeof(url), "https://127.0.0.1:%u", b->server.https_port);
 	CHECK(client_parse_url(url, &b->url, why, sizeof(why)));
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/metrics", b->server.admin_port);
 	CHECK(client_parse_url(url, &b->metrics_url, why, sizeof(why)));
 	b->has_metrics = true;
-	note("server: %s, pid %d, %s:%s", program, (int)b->pid, b->url.host, b->url.port);
+	bench_note("server: %s, pid %d, %s:%s", program, (int)b->pid, b->url.host, b->url.port);
 	return true;
+}
+
+static bool needs_fleet(const struct bench *b)
+{
+	return b->hold || b->grow || b->wake || b->load || b->burst || b->storm;
 }
 
 static bool machine_check(struct bench *b)
 {
 	struct machine_need need = {
-		.phones = b->hold || b->wake || b->burst ? b->phones : b->parallel,
+		.phones = needs_fleet(b) ? b->phones : b->parallel,
 		.per_source = PER_SOURCE,
 		.addresses = 1,
 		.both_ends = b->spawn || b->pid > 0,
+		.all_at_once = b->burst || b->storm,
 	};
+
+	if (b->tune && !machine_tune(&need, stderr) && !b->force)
+		return bench_failed(b, "not everything could be tuned (are you root?)");
 
 	if (machine_suffices(&need, stderr) || b->force)
 		return true;
-	failed(b, "this machine does not suffice (--force starts all the same)");
+	bench_failed(b, "this machine does not suffice (--force starts all the same)");
 	return false;
 }
 
-static bool fleet_begin(struct bench *b)
+bool bench_fleet_begin(struct bench *b)
 {
 	struct fleet_options o = {
 		.host_header = b->host_header,
@@ -305,16 +308,17 @@ static bool fleet_begin(struct bench *b)
 		.users = b->users,
 		.heartbeat_s = b->heartbeat_s,
 		.prime = b->prime,
+		.retry = b->load || b->storm,
 	};
 	char why[WHY];
 
 	client_settings(b, b->phones, &o.client);
 	b->fleet = fleet_start(&o, why, sizeof(why));
-	return b->fleet || failed(b, "%s", why);
+	return b->fleet || bench_failed(b, "%s", why);
 }
 
 /* Until so many phones hang, as they see it and, with metrics, as the server does too. */
-static bool wait_parked(struct bench *b, uint32_t phones, const char *doing)
+static bool bench_wait_parked(struct bench *b, uint32_t phones, const char *doing)
 {
 	struct fleet_status s;
 	uint32_t best = 0;
@@ -326,46 +330,48 @@ static bool wait_parked(struct bench *b, uint32_t phones, const char *doing)
 			best = s.parked;
 			moved_ms = clock_mono_ms();
 		}
-		progress("%s: %u of %u phones after %.1f s%s", doing, s.parked, phones,
+		bench_progress("%s: %u of %u phones after %.1f s%s", doing, s.parked, phones,
 			(double)(clock_mono_ms() - start_ms) / 1000,
 			s.failed ? ", some failed" : "");
-		if (interrupted)
+		if (bench_interrupted)
 			return false;
 		if (s.parked == phones)
 			break;
 		if (s.parked + s.failed + s.answered == phones && !s.busy && s.failed + s.answered)
-			return failed(b, "%u phones do not hang: %s", s.failed + s.answered,
+			return bench_failed(b, "%u phones do not hang: %s", s.failed + s.answered,
 				s.why[0] ? s.why : "answered at once");
 		if (clock_mono_ms() - moved_ms > PARK_PATIENCE_S * 1000)
-			return failed(b, "no phone parked for %d s; %u of %u hang, last error: %s",
+			return bench_failed(b,
+				"no phone parked for %d s; %u of %u hang, last error: %s",
 				PARK_PATIENCE_S, s.parked, phones, s.why[0] ? s.why : "none");
-		pause_ms(20);
+		bench_pause_ms(20);
 	}
 	/* Sent is not yet hanging: the server counts too. */
-	for (int i = 0; i < 500 && metrics(b, &b->after); i++) {
+	for (int i = 0; i < 500 && bench_metrics(b, &b->after); i++) {
 		double hanging = metrics_value(&b->after, "roost_parked_requests", "Ping");
 
 		if (hanging >= phones)
 			return true;
-		if (interrupted)
+		if (bench_interrupted)
 			return false;
-		pause_ms(20);
+		bench_pause_ms(20);
 	}
 	if (b->has_metrics)
-		return failed(b, "the server says that only %.0f requests hang",
+		return bench_failed(b, "the server says that only %.0f requests hang",
 			metrics_value(&b->after, "roost_parked_requests", "Ping"));
-	pause_ms(1000);
+	bench_pause_ms(1000);
 	return true;
 }
 
 /* Parks what is not parked of the first `phones`. */
-static bool park(struct bench *b, uint32_t phones, const char *doing)
+bool bench_park(struct bench *b, uint32_t phones, const char *doing)
 {
-	if (!b->fleet && !fleet_begin(b))
+	if (!b->fleet && !bench_fleet_begin(b))
 		return false;
 	fleet_park(b->fleet, phones);
-	pause_ms(50); /* the message must be there before "all parked" of before is believed */
-	return wait_parked(b, phones, doing);
+	bench_pause_ms(
+		50); /* the message must be there before "all parked" of before is believed */
+	return bench_wait_parked(b, phones, doing);
 }
 
 /* ---- hold ---- */
@@ -383,8 +389,9 @@ static void hold_kernel(struct bench *b, const struct kernel_memory *k0,
 	char name[64];
 
 	if (!quiet)
-		note("hold: %.0f TCP sockets were added where %.0f are ours: others are at work "
-		     "here, the kernel's figures are not what one Ping costs",
+		bench_note(
+			"hold: %.0f TCP sockets were added where %.0f are ours: others are at work "
+			"here, the kernel's figures are not what one Ping costs",
 			sockets, n * ends);
 	for (int i = 0; i < KERNEL_CACHES && k1->has_caches; i++) {
 		double d = (double)k1->cache[i] - (double)k0->cache[i];
@@ -400,7 +407,8 @@ static void hold_kernel(struct bench *b, const struct kernel_memory *k0,
 		figure(b, "hold_kernel_per_ping", both / n / ends, "bytes", b->phones,
 			"sum of these slabs%s%s", half, quiet ? "" : "; DISTURBED");
 	else
-		note("hold: /proc/slabinfo cannot be read (root can): no kernel memory per Ping");
+		bench_note("hold: /proc/slabinfo cannot be read (root can): no kernel memory per "
+			   "Ping");
 	figure(b, "hold_slab_both_ends", ((double)k1->slab - (double)k0->slab) / n, "bytes",
 		b->phones, "all slab growth per connection%s", quiet ? "" : "; DISTURBED");
 	figure(b, "hold_memory_both_ends", available / n, "bytes", b->phones,
@@ -408,7 +416,7 @@ static void hold_kernel(struct bench *b, const struct kernel_memory *k0,
 		"%.0f%s",
 		(double)server_bytes / n, (double)client_bytes / n, quiet ? "" : "; DISTURBED");
 	if (k1->has_caches)
-		note("hold: %.0f bytes of kernel memory per parked Ping", both / n / ends);
+		bench_note("hold: %.0f bytes of kernel memory per parked Ping", both / n / ends);
 }
 
 static bool hold(struct bench *b)
@@ -421,11 +429,11 @@ static bool hold(struct bench *b)
 	uint32_t first = b->phones / 2;
 	bool memory;
 
-	if (!b->fleet && !fleet_begin(b))
+	if (!b->fleet && !bench_fleet_begin(b))
 		return false;
-	progress("hold: waiting until the kernel is quiet");
-	if (!kernel_settle(20000, &interrupted) && !interrupted)
-		note("hold: connections come and go on this machine");
+	bench_progress("hold: waiting until the kernel is quiet");
+	if (!kernel_settle(20000, &bench_interrupted) && !bench_interrupted)
+		bench_note("hold: connections come and go on this machine");
 	kernel_memory(&k0);
 	memory = target_memory(b->pid, &m0);
 	target_memory(getpid(), &c0);
@@ -433,22 +441,22 @@ static bool hold(struct bench *b)
 	start_ns = clock_mono_ns();
 	/* In two halves: the second shows what a further phone costs, without what the first ones
 	 * warmed up. */
-	if (first && !park(b, first, "parking"))
+	if (first && !bench_park(b, first, "parking"))
 		return false;
 	parked_ns = clock_mono_ns() - start_ns;
 	if (first && memory) {
-		pause_ms(1000);
+		bench_pause_ms(1000);
 		target_memory(b->pid, &half);
 	}
 	start_ns = clock_mono_ns();
-	if (!park(b, b->phones, "parking"))
+	if (!bench_park(b, b->phones, "parking"))
 		return false;
 	parked_ns += clock_mono_ns() - start_ns;
 	seconds = (double)parked_ns / 1e9;
 	cpu1 = target_cpu_ns(b->pid);
-	note("hold: %u phones hang after %.1f s; watching the idle server for %u s", b->phones,
-		seconds, b->idle_s);
-	pause_ms(1500); /* the kernel frees some things later */
+	bench_note("hold: %u phones hang after %.1f s; watching the idle server for %u s",
+		b->phones, seconds, b->idle_s);
+	bench_pause_ms(1500); /* the kernel frees some things later */
 	kernel_memory(&k1);
 	figure(b, "hold_phones", b->phones, "phones", b->phones, "parked Pings over %s",
 		b->url.tls ? "TLS" : "plain HTTP");
@@ -457,7 +465,8 @@ static bool hold(struct bench *b)
 		b->prime ? ", Provision, FolderSync, Sync" : "");
 	fleet_status(b->fleet, &s);
 	if (s.refused)
-		note("hold: the server said 503 %u times (those phones tried again)", s.refused);
+		bench_note(
+			"hold: the server said 503 %u times (those phones tried again)", s.refused);
 	if (cpu1)
 		figure(b, "hold_park_cpu", (double)(cpu1 - cpu0) / 1e3 / b->phones, "us", b->phones,
 			"server CPU for each of these");
@@ -474,20 +483,21 @@ static bool hold(struct bench *b)
 		figure(b, "hold_user_anon_per_ping",
 			((double)m1.anon - (double)m0.anon) / b->phones, "bytes", b->phones,
 			"of the first: anonymous memory (without the store's mapped file)");
-		note("hold: %.0f bytes of user memory per parked Ping, %.0f for each of the second "
-		     "half",
+		bench_note("hold: %.0f bytes of user memory per parked Ping, %.0f for each of the "
+			   "second "
+			   "half",
 			all, further);
 		hold_kernel(b, &k0, &k1, c1.pss > c0.pss ? c1.pss - c0.pss : 0,
 			m1.pss > m0.pss ? m1.pss - m0.pss : 0);
 	}
 	if (!cpu1)
 		return true;
-	metrics(b, &b->before);
+	bench_metrics(b, &b->before);
 	cpu0 = target_cpu_ns(b->pid);
 	start_ns = clock_mono_ns();
-	for (uint32_t i = 0; i < b->idle_s * 10 && !interrupted; i++) {
-		progress("hold: idle, %u s", i / 10);
-		pause_ms(100);
+	for (uint32_t i = 0; i < b->idle_s * 10 && !bench_interrupted; i++) {
+		bench_progress("hold: idle, %u s", i / 10);
+		bench_pause_ms(100);
 	}
 	seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
 	cpu1 = target_cpu_ns(b->pid);
@@ -496,18 +506,18 @@ static bool hold(struct bench *b)
 	figure(b, "hold_idle_cpu_per_ping_minute",
 		(double)(cpu1 - cpu0) / 1e3 / seconds * 60 / b->phones, "us/minute", b->phones,
 		"server CPU per hanging Ping");
-	if (metrics(b, &b->after)) {
+	if (bench_metrics(b, &b->after)) {
 		enters = metrics_value(&b->after, "roost_ring_enter_total", NULL) -
 			 metrics_value(&b->before, "roost_ring_enter_total", NULL);
 		figure(b, "hold_idle_syscalls", enters / seconds, "per second", b->phones,
 			"io_uring_enter and poll of all shards");
 	}
-	return !interrupted;
+	return !bench_interrupted;
 }
 
 /* ---- wake ---- */
 
-static uint32_t random_below(uint32_t n)
+uint32_t bench_random_below(uint32_t n)
 {
 	uint64_t v = 0;
 
@@ -516,7 +526,7 @@ static uint32_t random_below(uint32_t n)
 	return (uint32_t)(v % n);
 }
 
-static void show_latencies(
+void bench_show_latencies(
 	struct bench *b, const char *name, uint64_t *ns, size_t n, const char *what)
 {
 	static const struct {
@@ -552,7 +562,7 @@ static void show_server_latency(struct bench *b, const char *scenario)
 }
 
 /* Phones of one account. */
-static uint32_t phones_of_user(const struct bench *b, uint32_t user)
+uint32_t bench_phones_of_user(const struct bench *b, uint32_t user)
 {
 	return (b->phones - user - 1) / b->users + 1;
 }
@@ -567,23 +577,23 @@ static bool wake(struct bench *b)
 	bool ok = false;
 
 	CHECK(took);
-	if (!park(b, b->phones, "parking"))
+	if (!bench_park(b, b->phones, "parking"))
 		goto done;
-	metrics(b, &b->before);
+	bench_metrics(b, &b->before);
 	cpu0 = target_cpu_ns(b->pid);
 	for (uint32_t k = 0; k < b->wakes; k++) {
-		uint32_t user = random_below(b->users), phone = user,
-			 count = phones_of_user(b, user);
+		uint32_t user = bench_random_below(b->users), phone = user,
+			 count = bench_phones_of_user(b, user);
 
-		progress("wake: %u of %u", k, b->wakes);
+		bench_progress("wake: %u of %u", k, b->wakes);
 		if (!mailroom_deliver(b->mailroom, &user, 1, &commit_ns, why, sizeof(why))) {
-			failed(b, "%s", why);
+			bench_failed(b, "%s", why);
 			goto done;
 		}
 		fleet_wait_answered(b->fleet, count, WAKE_PATIENCE_MS);
 		fleet_status(b->fleet, &s);
-		if (interrupted || s.failed || s.answered < count) {
-			failed(b, "phone %u was not woken within %d s: %s", phone,
+		if (bench_interrupted || s.failed || s.answered < count) {
+			bench_failed(b, "phone %u was not woken within %d s: %s", phone,
 				WAKE_PATIENCE_MS / 1000, s.why);
 			goto done;
 		}
@@ -591,7 +601,7 @@ static bool wake(struct bench *b)
 		wakes += count;
 		for (uint32_t i = user; i < b->phones; i += b->users) {
 			if (!mailroom_catch_up(b->mailroom, i, 1, why, sizeof(why))) {
-				failed(b, "%s", why);
+				bench_failed(b, "%s", why);
 				goto done;
 			}
 			fleet_ping(b->fleet, i);
@@ -599,28 +609,28 @@ static bool wake(struct bench *b)
 		/* Hanging again before the next one, and the server asleep as it usually is. */
 		uint64_t until_ms = clock_mono_ms() + WAKE_PATIENCE_MS;
 		do {
-			pause_ms(2);
+			bench_pause_ms(2);
 			fleet_status(b->fleet, &s);
-		} while (s.parked < b->phones && !s.failed && !interrupted &&
+		} while (s.parked < b->phones && !s.failed && !bench_interrupted &&
 			 clock_mono_ms() < until_ms);
-		if (s.parked < b->phones && !interrupted) {
-			failed(b,
+		if (s.parked < b->phones && !bench_interrupted) {
+			bench_failed(b,
 				"phone %u does not hang again: %u parked, %u answered, %u busy, %s",
 				phone, s.parked, s.answered, s.busy, s.why);
 			goto done;
 		}
 	}
 	cpu1 = target_cpu_ns(b->pid);
-	show_latencies(b, "wake_commit_to_phone", took, n,
+	bench_show_latencies(b, "wake_commit_to_phone", took, n,
 		"durable commit to answer read and decrypted by the phone; one of all at a time");
-	if (metrics(b, &b->after)) {
+	if (bench_metrics(b, &b->after)) {
 		show_server_latency(b, "wake");
 		immediate = (uint64_t)(metrics_value(&b->after,
 					       "roost_pings_answered_at_once_total", NULL) -
 				       metrics_value(&b->before,
 					       "roost_pings_answered_at_once_total", NULL));
 		if (immediate)
-			note("wake: %llu Pings were answered at once instead of hanging",
+			bench_note("wake: %llu Pings were answered at once instead of hanging",
 				(unsigned long long)immediate);
 	}
 	if (cpu1)
@@ -646,41 +656,41 @@ static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, u
 	const uint32_t users_count = b->users;
 
 	CHECK(users_count > 0);
-	if (!park(b, b->phones, "parking again"))
+	if (!bench_park(b, b->phones, "parking again"))
 		return false;
-	pause_ms(300);
-	metrics(b, &b->before);
+	bench_pause_ms(300);
+	bench_metrics(b, &b->before);
 	cpu0 = target_cpu_ns(b->pid);
 	first_ns = clock_mono_ns();
-	for (uint32_t i = 0; i < b->users && !interrupted; i += BURST_BATCH) {
+	for (uint32_t i = 0; i < b->users && !bench_interrupted; i += BURST_BATCH) {
 		uint32_t k = b->users - i < BURST_BATCH ? b->users - i : BURST_BATCH;
 		uint64_t at;
 
 		for (uint32_t j = 0; j < k; j++)
 			users[j] = i + j;
 		if (!mailroom_deliver(b->mailroom, users, k, &at, why, sizeof(why)))
-			return failed(b, "%s", why);
+			return bench_failed(b, "%s", why);
 		if (!first_commit_ns)
 			first_commit_ns = at;
 		for (uint32_t j = 0; j < k; j++)
 			commit_ns[i + j] = at;
-		progress("burst: %u of %u changes committed", i + k, b->users);
+		bench_progress("burst: %u of %u changes committed", i + k, b->users);
 	}
 	delivered_ns = clock_mono_ns();
 	for (;;) {
 		fleet_wait_answered(b->fleet, b->phones, 500);
 		fleet_status(b->fleet, &s);
-		progress("burst: %u of %u phones woken", s.answered, b->phones);
-		if (s.answered == b->phones || s.failed || interrupted)
+		bench_progress("burst: %u of %u phones woken", s.answered, b->phones);
+		if (s.answered == b->phones || s.failed || bench_interrupted)
 			break;
 		if (clock_mono_ns() - delivered_ns > (uint64_t)PARK_PATIENCE_S * 1000000000u)
 			break;
 	}
 	/* The phones have it; what the server still does is part of the cost. */
-	pause_ms(300);
+	bench_pause_ms(300);
 	cpu1 = target_cpu_ns(b->pid);
 	if (s.answered != b->phones)
-		return failed(
+		return bench_failed(
 			b, "only %u of %u phones were woken: %s", s.answered, b->phones, s.why);
 	for (uint32_t i = 0; i < b->phones; i++) {
 		uint64_t came_ns = fleet_came_ns(b->fleet, i);
@@ -700,8 +710,9 @@ static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, u
 	if (cpu1)
 		figure(b, "burst_cpu_per_wake", (double)(cpu1 - cpu0) / 1e3 / b->phones, "us",
 			b->phones, "server CPU");
-	show_latencies(b, "burst_commit_to_phone", took, n, "own commit to answer at the phone");
-	if (metrics(b, &b->after)) {
+	bench_show_latencies(
+		b, "burst_commit_to_phone", took, n, "own commit to answer at the phone");
+	if (bench_metrics(b, &b->after)) {
 		enters = metrics_value(&b->after, "roost_ring_enter_total", NULL) -
 			 metrics_value(&b->before, "roost_ring_enter_total", NULL);
 		figure(b, "burst_syscalls_per_wake", enters / b->phones, "calls", b->phones,
@@ -709,7 +720,7 @@ static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, u
 		show_server_latency(b, "burst");
 	}
 	if (!mailroom_catch_up(b->mailroom, 0, b->phones, why, sizeof(why)))
-		return failed(b, "%s", why);
+		return bench_failed(b, "%s", why);
 	return true;
 }
 
@@ -724,7 +735,7 @@ static bool burst(struct bench *b)
 	for (uint32_t r = 0; r < b->rounds && ok; r++) {
 		ok = burst_round(b, users, commit_ns, took);
 		if (ok)
-			note("burst: round %u of %u done", r + 1, b->rounds);
+			bench_note("burst: round %u of %u done", r + 1, b->rounds);
 	}
 	free(users);
 	free(commit_ns);
@@ -738,7 +749,7 @@ static uint32_t visits_goal;
 
 static void visits_progress(uint32_t done)
 {
-	progress("handshake: %u of %u", done, visits_goal);
+	bench_progress("handshake: %u of %u", done, visits_goal);
 }
 
 static void visit_request(const struct bench *b, struct buf *out)
@@ -765,7 +776,7 @@ static bool handshake_round(struct bench *b, bool resume)
 {
 	struct buf request = {0};
 	struct visit_options o = {
-		.count = b->visits, .stop = &interrupted, .progress = visits_progress};
+		.count = b->visits, .stop = &bench_interrupted, .progress = visits_progress};
 	struct visit_result r;
 	uint64_t cpu0, cpu1, self0, self1;
 	char why[WHY];
@@ -784,21 +795,22 @@ static bool handshake_round(struct bench *b, bool resume)
 	self0 = clock_read_ns(CLOCK_PROCESS_CPUTIME_ID);
 	if (!visits_run(&o, &r, why, sizeof(why))) {
 		buf_free(&request);
-		return failed(b, "%s", why);
+		return bench_failed(b, "%s", why);
 	}
 	/* What the server does after the last answer (closing) is part of it. */
-	pause_ms(200);
+	bench_pause_ms(200);
 	cpu1 = target_cpu_ns(b->pid);
 	self1 = clock_read_ns(CLOCK_PROCESS_CPUTIME_ID);
 	buf_free(&request);
-	if (interrupted || r.failed || r.done == 0) {
+	if (bench_interrupted || r.failed || r.done == 0) {
 		free(r.open_ns);
-		return failed(b, "%u of %u connections failed: %s", r.failed, b->visits, r.why);
+		return bench_failed(
+			b, "%u of %u connections failed: %s", r.failed, b->visits, r.why);
 	}
 	if (!b->get_path && r.last_status != 200)
-		note("handshake: the request was answered with HTTP %d", r.last_status);
+		bench_note("handshake: the request was answered with HTTP %d", r.last_status);
 	if (resume && r.resumed * 10 < (uint64_t)r.done * 9)
-		note("handshake: only %llu of %u were resumed", (unsigned long long)r.resumed,
+		bench_note("handshake: only %llu of %u were resumed", (unsigned long long)r.resumed,
 			r.done);
 	seconds = (double)(r.last_ns - r.first_ns) / 1e9;
 	snprintf(name, sizeof(name), "%s_cpu", kind);
@@ -823,7 +835,7 @@ static bool handshake(struct bench *b)
 	for (uint32_t r = 0; r < b->rounds; r++) {
 		if (!handshake_round(b, false) || (b->url.tls && !handshake_round(b, true)))
 			return false;
-		note("handshake: round %u of %u done", r + 1, b->rounds);
+		bench_note("handshake: round %u of %u done", r + 1, b->rounds);
 	}
 	return true;
 }
@@ -851,6 +863,11 @@ enum {
 	OPT_NAME,
 	OPT_JSON,
 	OPT_FORCE,
+	OPT_RESUME,
+	OPT_TUNE,
+	OPT_STAY,
+	OPT_CHANGES,
+	OPT_RECONNECTS,
 };
 
 static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
@@ -868,8 +885,11 @@ static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
 	{"heartbeat", required_argument, NULL, OPT_HEARTBEAT},
 	{"tls12", no_argument, NULL, OPT_TLS12}, {"get", required_argument, NULL, OPT_GET},
 	{"name", required_argument, NULL, OPT_NAME}, {"json", required_argument, NULL, OPT_JSON},
-	{"force", no_argument, NULL, OPT_FORCE}, {"version", no_argument, NULL, 'V'},
-	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"force", no_argument, NULL, OPT_FORCE}, {"resume", no_argument, NULL, OPT_RESUME},
+	{"tune", no_argument, NULL, OPT_TUNE}, {"stay", required_argument, NULL, OPT_STAY},
+	{"changes", required_argument, NULL, OPT_CHANGES},
+	{"reconnects", required_argument, NULL, OPT_RECONNECTS},
+	{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 __attribute__((format(printf, 1, 2))) static _Noreturn void die(const char *fmt, ...)
 {
@@ -897,12 +917,13 @@ static void choose(struct bench *b, const char *name)
 	bool all = strcmp(name, "all") == 0, hit = all;
 	struct {
 		const char *name;
-		bool *on;
-	} scenarios[] = {{"hold", &b->hold}, {"wake", &b->wake}, {"burst", &b->burst},
-		{"handshake", &b->handshake}};
+		bool *on, in_all;
+	} scenarios[] = {{"hold", &b->hold, true}, {"wake", &b->wake, true},
+		{"burst", &b->burst, true}, {"handshake", &b->handshake, true},
+		{"grow", &b->grow, false}, {"load", &b->load, false}, {"storm", &b->storm, false}};
 
 	for (size_t i = 0; i < ARRAY_LEN(scenarios); i++) {
-		if (all || strcmp(scenarios[i].name, name) == 0) {
+		if ((all && scenarios[i].in_all) || strcmp(scenarios[i].name, name) == 0) {
 			*scenarios[i].on = true;
 			hit = true;
 		}
@@ -987,6 +1008,21 @@ static void read_arguments(struct bench *b, int argc, char **argv)
 		case OPT_JSON:
 			b->json_file = optarg;
 			break;
+		case OPT_RESUME:
+			b->resume = true;
+			break;
+		case OPT_TUNE:
+			b->tune = true;
+			break;
+		case OPT_STAY:
+			b->stay_percent = number("stay", optarg, 0, 99);
+			break;
+		case OPT_CHANGES:
+			b->changes_per_s = number("changes", optarg, 1, 1000000);
+			break;
+		case OPT_RECONNECTS:
+			b->reconnects_per_s = number("reconnects", optarg, 1, 100000);
+			break;
 		case OPT_FORCE:
 			b->force = true;
 			break;
@@ -1023,10 +1059,10 @@ static void read_arguments(struct bench *b, int argc, char **argv)
 		b->users = b->phones;
 	if (b->users > b->phones)
 		die("--users: more accounts (%u) than phones (%u)", b->users, b->phones);
-	if ((b->wake || b->burst) && !b->spawn && !b->data)
-		die("wake and burst make changes: they need --data or --spawn");
+	if ((b->wake || b->load || b->burst || b->storm) && !b->spawn && !b->data)
+		die("wake, load, burst and storm make changes: they need --data or --spawn");
 	/* A server that only shakes hands knows no accounts. */
-	if (!b->hold && !b->wake && !b->burst && b->get_path)
+	if (!needs_fleet(b) && b->get_path)
 		b->data = NULL;
 }
 
@@ -1036,11 +1072,11 @@ static json_t *settings(const struct bench *b)
 
 	for (size_t i = 0; i < b->set_count; i++)
 		json_array_append_new(sets, json_string(b->sets[i]));
-	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:o}", "phones",
+	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:b, s:o}", "phones",
 		(int)b->phones, "users", (int)b->users, "parallel", (int)b->parallel, "rounds",
 		(int)b->rounds, "heartbeat_s", (int)b->heartbeat_s, "client_bytes_per_phone",
 		(int)fleet_phone_bytes(), "spawned", b->spawn, "tls", b->url.tls, "tls12_only",
-		b->tls12, "set", sets);
+		b->tls12, "resume", b->resume, "set", sets);
 }
 
 static void show_all(struct bench *b)
@@ -1058,7 +1094,7 @@ static void show_all(struct bench *b)
 			figures_json(&b->figures, s, f);
 			fclose(f);
 		} else {
-			failed(b, "%s: %s", b->json_file, strerror(errno));
+			bench_failed(b, "%s: %s", b->json_file, strerror(errno));
 		}
 	}
 	json_decref(s);
@@ -1070,21 +1106,23 @@ static void clean_up(struct bench *b)
 	int64_t left;
 
 	if (b->fleet)
-		note("closing %u connections", b->phones);
+		bench_note("closing %u connections", b->phones);
 	fleet_stop(&b->fleet);
 	if (b->mailroom && !b->spawn && !b->keep) {
 		do {
 			left = mailroom_clear(b->mailroom, why, sizeof(why));
-			progress("removing the benchmark's accounts: %lld left", (long long)left);
+			bench_progress(
+				"removing the benchmark's accounts: %lld left", (long long)left);
 		} while (left > 0);
 		if (left < 0)
-			failed(b, "%s", why);
+			bench_failed(b, "%s", why);
 	}
 	mailroom_close(&b->mailroom);
 	if (b->spawn)
 		target_stop(&b->server);
 	metrics_free(&b->before);
 	metrics_free(&b->after);
+	machine_untune(stderr);
 	if (progress_open)
 		fputs("\r\033[K", stderr);
 }
@@ -1100,6 +1138,9 @@ int main(int argc, char **argv)
 		.idle_s = 10,
 		.heartbeat_s = 3540,
 		.json_file = "-",
+		.stay_percent = 1,
+		.changes_per_s = 1000,
+		.reconnects_per_s = 500,
 	};
 	struct bench *b = &bench;
 	struct sigaction sa = {.sa_handler = on_signal};
@@ -1109,18 +1150,22 @@ int main(int argc, char **argv)
 	log_set_level(LOG_WARNING);
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
-	if (!machine_check(b))
+	if (!machine_check(b)) {
+		machine_untune(stderr);
 		return EXIT_MACHINE;
+	}
 	if (server_start(b)) {
 		client_host_header(&b->url, b->host_header, sizeof(b->host_header));
 		/* The cheap one first: it leaves nothing behind that the others would measure. */
 		(void)((!b->handshake || handshake(b)) && (!b->hold || hold(b)) &&
-			(!b->wake || wake(b)) && (!b->burst || burst(b)));
+			(!b->grow || bench_grow(b)) && (!b->wake || wake(b)) &&
+			(!b->load || bench_load(b)) && (!b->burst || burst(b)) &&
+			(!b->storm || bench_storm(b)));
 	}
 	clean_up(b);
 	if (b->figures.count)
 		show_all(b);
 	if (b->failed)
 		result = EXIT_FAILED;
-	return interrupted ? EXIT_STOPPED : result;
+	return bench_interrupted ? EXIT_STOPPED : result;
 }

@@ -24,6 +24,9 @@ enum { READY_S = 30, STOP_S = 30, ARGS_MAX = 64, PAGE_BYTES_MAX = 4 << 20 };
 /* measurements.md 6: both ends of a parked connection, kernel and user. */
 enum { BYTES_BOTH_ENDS = 9800, BYTES_ONE_END = 4900, BYTES_AT_LEAST = 256 << 20 };
 
+#define TCP_MEM    "/proc/sys/net/ipv4/tcp_mem"
+#define PORT_RANGE "/proc/sys/net/ipv4/ip_local_port_range"
+
 const char *const kernel_cache_names[KERNEL_CACHES] = {
 	"TCP", "TCPv6", "sock_inode_cache", "filp", "dentry", "io_kiocb", "request_sock_TCP"};
 
@@ -317,6 +320,17 @@ static void add_memory(pid_t pid, void *arg)
 		fclose(f);
 }
 
+uint64_t target_anon_now(pid_t pid)
+{
+	char path[64];
+	uint64_t resident, shared;
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+	resident = pid > 0 ? file_number(path, 1, 0) : 0;
+	shared = pid > 0 ? file_number(path, 2, 0) : 0;
+	return resident > shared ? (resident - shared) * 4096 : 0;
+}
+
 bool target_memory(pid_t pid, struct target_memory *out)
 {
 	*out = (struct target_memory){0};
@@ -552,12 +566,19 @@ static const char *verdict(bool ok)
 	return ok ? "enough" : "NOT ENOUGH";
 }
 
+/* A socket that neither sends nor receives takes no page of tcp_mem. One that has an unread answer,
+ * or shakes hands, takes one or two at each end. */
+static uint64_t tcp_pages(const struct machine_need *need)
+{
+	return need->all_at_once ? need->phones : need->phones / 16 + 4096;
+}
+
 bool machine_suffices(const struct machine_need *need, FILE *to)
 {
 	struct kernel_memory k;
 	struct rlimit lim = {0};
 	unsigned long long low, high, used, max, ports, files, bytes;
-	bool memory_ok, ports_ok, files_ok;
+	bool memory_ok, ports_ok, files_ok, tcp_ok;
 	uint32_t per_source = need->per_source && need->per_source < need->phones ? need->per_source
 										  : need->phones;
 
@@ -568,8 +589,8 @@ bool machine_suffices(const struct machine_need *need, FILE *to)
 	memory_ok = k.available > bytes;
 	fprintf(to, "memory: about %llu MB needed, %llu MB available: %s\n", bytes >> 20,
 		(unsigned long long)k.available >> 20, verdict(memory_ok));
-	low = file_number("/proc/sys/net/ipv4/ip_local_port_range", 0, 32768);
-	high = file_number("/proc/sys/net/ipv4/ip_local_port_range", 1, 60999);
+	low = file_number(PORT_RANGE, 0, 32768);
+	high = file_number(PORT_RANGE, 1, 60999);
 	ports = (high > low ? high - low : 0) * need->addresses;
 	ports_ok = ports > per_source;
 	fprintf(to, "ports: %u per source address needed, %llu there: %s\n", per_source, ports,
@@ -582,5 +603,92 @@ bool machine_suffices(const struct machine_need *need, FILE *to)
 	files_ok = used + files < max && lim.rlim_max >= 64 + need->phones / lim.rlim_max;
 	fprintf(to, "files: %llu needed, %llu of %llu used in the system; %llu per ring: %s\n",
 		files, used, max, (unsigned long long)lim.rlim_max, verdict(files_ok));
-	return memory_ok && ports_ok && files_ok;
+	/* Pages in use and the number from which the kernel holds back. */
+	bytes = k.sockets / 4096 + tcp_pages(need);
+	max = file_number(TCP_MEM, 1, UINT64_MAX);
+	tcp_ok = bytes < max;
+	fprintf(to, "tcp_mem: about %llu pages needed at a time, %llu there: %s\n", bytes, max,
+		verdict(tcp_ok));
+	return memory_ok && ports_ok && files_ok && tcp_ok;
+}
+
+/* ---- sysctls ---- */
+
+struct tuned {
+	const char *path;
+	char before[128];
+};
+static struct tuned tuned[8];
+static size_t tuned_count;
+
+static bool sysctl_write(const char *path, const char *value)
+{
+	FILE *f = fopen(path, "we");
+	bool ok = f && fputs(value, f) >= 0;
+
+	/* The kernel's refusal comes with the write, that is here. */
+	if (f && fclose(f) != 0)
+		ok = false;
+	return ok;
+}
+
+static bool tune(const char *path, const char *value, FILE *to)
+{
+	struct tuned *t = &tuned[tuned_count];
+	FILE *f = fopen(path, "re");
+	bool read = f && fgets(t->before, sizeof(t->before), f);
+
+	CHECK(tuned_count < ARRAY_LEN(tuned));
+	if (f)
+		fclose(f);
+	t->before[strcspn(t->before, "\n")] = 0;
+	if (!read || !sysctl_write(path, value)) {
+		fprintf(to, "tune: %s could not be set to '%s': %s\n", path, value,
+			strerror(errno));
+		return false;
+	}
+	fprintf(to, "tune: %s = %s (was %s)\n", path, value, t->before);
+	t->path = path;
+	tuned_count++;
+	return true;
+}
+
+bool machine_tune(const struct machine_need *need, FILE *to)
+{
+	uint64_t pages = tcp_pages(need), files = (uint64_t)need->phones * 2 + 100000;
+	struct kernel_memory k;
+	char value[128];
+	bool ok = true;
+
+	kernel_memory(&k);
+	pages += k.sockets / 4096;
+	if (file_number(TCP_MEM, 1, UINT64_MAX) <= pages) {
+		snprintf(value, sizeof(value), "%llu %llu %llu", (unsigned long long)pages,
+			(unsigned long long)pages * 5 / 4, (unsigned long long)pages * 3 / 2);
+		ok = tune(TCP_MEM, value, to) && ok;
+	}
+	files += file_number("/proc/sys/fs/file-nr", 0, 0);
+	if (file_number("/proc/sys/fs/file-max", 0, UINT64_MAX) < files) {
+		snprintf(value, sizeof(value), "%llu", (unsigned long long)files);
+		ok = tune("/proc/sys/fs/file-max", value, to) && ok;
+	}
+	if (need->per_source * 5 / 2 >
+		file_number(PORT_RANGE, 1, 60999) - file_number(PORT_RANGE, 0, 32768))
+		ok = tune(PORT_RANGE, "16384 60999", to) && ok;
+	if (need->all_at_once && file_number("/proc/sys/net/core/somaxconn", 0, 0) < 4096)
+		ok = tune("/proc/sys/net/core/somaxconn", "4096", to) && ok;
+	return ok;
+}
+
+void machine_untune(FILE *to)
+{
+	while (tuned_count > 0) {
+		const struct tuned *t = &tuned[--tuned_count];
+
+		if (sysctl_write(t->path, t->before))
+			fprintf(to, "tune: %s = %s again\n", t->path, t->before);
+		else
+			fprintf(to, "tune: %s could not be put back to %s: %s\n", t->path,
+				t->before, strerror(errno));
+	}
 }

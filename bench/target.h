@@ -39,6 +39,8 @@ uint64_t target_cpu_ns(pid_t pid);
 struct target_memory {
 	uint64_t pss, anon, rss; /* pss: all of it, also mapped files such as the store */
 };
+/* Anonymous resident memory, read cheaply (without children): for sampling. 0: cannot be read. */
+uint64_t target_anon_now(pid_t pid);
 bool target_memory(pid_t pid, struct target_memory *out); /* with its children */
 
 enum { KERNEL_CACHES = 7 };
@@ -79,8 +81,13 @@ struct machine_need {
 	uint32_t per_source; /* 0: one source address */
 	uint32_t addresses;  /* of the server */
 	bool both_ends;      /* the server is on this machine too */
+	bool all_at_once;    /* all answers, or all connections, may be under way together */
 };
-/* One line each for memory, ports and files to `to`; false when one does not suffice. */
+/* One line each for memory, ports, files and tcp_mem to `to`; false when one does not suffice. */
 bool machine_suffices(const struct machine_need *n, FILE *to);
+/* Raises what sysctls can of that (and the backlog of listeners), only where it does not suffice,
+ * each with a line to `to`; untune puts them back. False: one could not be written. */
+bool machine_tune(const struct machine_need *n, FILE *to);
+void machine_untune(FILE *to);
 
 #endif

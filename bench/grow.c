@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Memory and idle CPU per parked Ping as their number grows: one server, one fleet, which is made
+ * larger step by step. Both must stay flat. */
+#include "bench/scenario.h"
+#include "core/base/clock.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+struct state_of_things {
+	struct kernel_memory kernel;
+	struct target_memory server, client;
+};
+
+static void look(const struct bench *b, struct state_of_things *s)
+{
+	kernel_memory(&s->kernel);
+	target_memory(b->pid, &s->server);
+	target_memory(getpid(), &s->client);
+}
+
+static double caches(const struct kernel_memory *k)
+{
+	double sum = 0;
+
+	for (int i = 0; i < KERNEL_CACHES; i++)
+		sum += (double)k->cache[i];
+	return sum;
+}
+
+__attribute__((format(printf, 5, 6))) static void step_figure(
+	struct bench *b, uint32_t phones, const char *name, double value, const char *fmt, ...)
+{
+	char full[64], unit[32], note[128];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(note, sizeof(note), fmt, ap);
+	va_end(ap);
+	/* "unit: note", so that one row of the caller is one figure. */
+	snprintf(unit, sizeof(unit), "%.*s", (int)strcspn(note, ":"), note);
+	snprintf(full, sizeof(full), "grow_%u_%s", phones, name);
+	figure(b, full, value, unit, phones, "%s", note + strcspn(note, ":") + 2);
+}
+
+static bool step(struct bench *b, uint32_t phones, uint32_t before,
+	const struct state_of_things *zero, json_t *rows)
+{
+	const double ends = b->spawn || b->pid > 0 ? 2 : 1, n = phones;
+	struct state_of_things now;
+	uint64_t start_ns = clock_mono_ns(), cpu = target_cpu_ns(b->pid);
+	double seconds, sockets, kernel, idle, user, client;
+
+	if (!bench_park(b, phones, "growing"))
+		return false;
+	seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
+	step_figure(b, phones, "park_rate", (phones - before) / seconds,
+		"phones/s: connect, %s handshake, credentials, Ping; %u phones in %.0f s",
+		b->resume ? "resumed" : "full", phones - before, seconds);
+	step_figure(b, phones, "park_cpu",
+		(double)(target_cpu_ns(b->pid) - cpu) / 1e3 / (phones - before),
+		"us: server CPU for each of these");
+	bench_pause_ms(2000); /* the kernel and the allocators free some things later */
+	look(b, &now);
+	sockets = (double)now.kernel.tcp_sockets - (double)zero->kernel.tcp_sockets;
+	if (fabs(sockets - n * ends) > n * ends * 0.02 + 16)
+		bench_note("grow: %.0f TCP sockets were added where %.0f are ours: others are at "
+			   "work here",
+			sockets, n * ends);
+	user = ((double)now.server.anon - (double)zero->server.anon) / n;
+	client = ((double)now.client.anon - (double)zero->client.anon) / n;
+	kernel = (caches(&now.kernel) - caches(&zero->kernel)) / n / ends;
+	step_figure(b, phones, "user_per_ping", user,
+		"bytes: growth of the server's anonymous memory, all of it");
+	step_figure(b, phones, "pss_per_ping",
+		((double)now.server.pss - (double)zero->server.pss) / n,
+		"bytes: growth of its PSS, which counts pages of the store's file");
+	step_figure(b, phones, "client_per_ping", client,
+		"bytes: the same of this program, beside the kernel's");
+	step_figure(b, phones, "kernel_per_ping", kernel,
+		"bytes: sockets, files, armed polls of one end%s",
+		now.kernel.has_caches ? "" : " UNKNOWN: /proc/slabinfo cannot be read");
+	step_figure(b, phones, "memory_both_ends",
+		((double)zero->kernel.available - (double)now.kernel.available) / n,
+		"bytes: fall of MemAvailable, client and server, kernel and user");
+	cpu = target_cpu_ns(b->pid);
+	start_ns = clock_mono_ns();
+	for (uint32_t i = 0; i < b->idle_s * 10 && !bench_interrupted; i++) {
+		bench_progress("grow: %u phones idle, %u s", phones, i / 10);
+		bench_pause_ms(100);
+	}
+	seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
+	idle = (double)(target_cpu_ns(b->pid) - cpu) / 1e7 / seconds;
+	step_figure(b, phones, "idle_cpu", idle, "%% of a core: over %.0f s, metrics not asked",
+		seconds);
+	bench_note("grow: %u phones: %.0f B user, %.0f B kernel per Ping; idle %.3f %% of a core",
+		phones, user, kernel, idle);
+	json_array_append_new(rows, json_pack("[f, f, f, f, f]", n, user, kernel, client, idle));
+	return !bench_interrupted;
+}
+
+bool bench_grow(struct bench *b)
+{
+	static const uint32_t steps[] = {10000, 30000, 100000, 300000, 1000000, UINT32_MAX};
+	struct state_of_things zero;
+	json_t *rows;
+	uint32_t before = 0;
+	bool ok = true;
+
+	if (!b->fleet && !bench_fleet_begin(b))
+		return false;
+	bench_progress("grow: waiting until the kernel is quiet");
+	if (!kernel_settle(20000, &bench_interrupted) && !bench_interrupted)
+		bench_note("grow: connections come and go on this machine");
+	look(b, &zero);
+	rows = json_array();
+	for (size_t i = 0; ok && before < b->phones; i++) {
+		uint32_t phones = steps[i] < b->phones ? steps[i] : b->phones;
+
+		ok = step(b, phones, before, &zero, rows);
+		before = phones;
+	}
+	figures_series(&b->figures, "grow",
+		"phones,user_bytes,kernel_bytes,client_bytes,idle_cpu_percent", rows);
+	return ok;
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* bench/scenario.h - what the scenarios of roost-bench share: its settings, its server and its phones,
+ * and how they tell people what happens. Private to roost-bench; the functions are its main file's
+ * but for the scenarios.
+ * Thread: the main thread.    Errors: false, said by bench_failed. */
+#ifndef ROOST_BENCH_SCENARIO_H
+#define ROOST_BENCH_SCENARIO_H
+
+#include "bench/figures.h"
+#include "bench/fleet.h"
+#include "bench/mailroom.h"
+#include "bench/target.h"
+
+enum {
+	PARK_PATIENCE_S = 60, /* without any progress */
+	WAKE_PATIENCE_MS = 10000,
+	SETS_MAX = 64,
+	WHY = 512,
+};
+
+struct bench {
+	/* the command line */
+	bool spawn, keep, prime, force, tls12, resume, tune;
+	bool hold, grow, wake, load, burst, handshake, storm;
+	const char *roostd, *ca_file, *get_path, *json_file;
+	const char *sets[SETS_MAX + 1];
+	size_t set_count;
+	uint32_t stay_percent, changes_per_s, reconnects_per_s;
+	char connections_set[64];
+	uint32_t phones, users, wakes, visits, parallel, rounds, idle_s, heartbeat_s;
+
+	/* the server */
+	struct target_server server;
+	struct client_address url, metrics_url;
+	const char *data;
+	pid_t pid;
+	bool has_metrics;
+	char host_header[300];
+
+	struct mailroom *mailroom;
+	struct fleet *fleet;
+	struct figures figures;
+	struct metrics_page before, after;
+	bool failed;
+};
+
+extern volatile int bench_interrupted;
+
+/* ---- scenarios ---- */
+
+bool bench_grow(struct bench *b);
+bool bench_load(struct bench *b);
+bool bench_storm(struct bench *b);
+
+/* ---- telling ---- */
+
+/* One line that is written over on a terminal; every two seconds one on anything else. */
+__attribute__((format(printf, 1, 2))) void bench_progress(const char *fmt, ...);
+__attribute__((format(printf, 1, 2))) void bench_note(const char *fmt, ...);
+__attribute__((format(printf, 2, 3))) bool bench_failed(struct bench *b, const char *fmt, ...);
+#define figure(b, ...) figure_add(&(b)->figures, __VA_ARGS__)
+/* p50, p99 and p99.9 of n latencies, which are sorted. */
+void bench_show_latencies(
+	struct bench *b, const char *name, uint64_t *ns, size_t n, const char *what);
+
+/* ---- doing ---- */
+
+void bench_pause_ms(uint64_t ms);
+uint32_t bench_random_below(uint32_t n);
+/* False: no metrics, or they cannot be had (said once). */
+bool bench_metrics(struct bench *b, struct metrics_page *page);
+bool bench_fleet_begin(struct bench *b);
+/* Parks what is not parked of the first `phones`. */
+bool bench_park(struct bench *b, uint32_t phones, const char *doing);
+/* Phones of one account. */
+uint32_t bench_phones_of_user(const struct bench *b, uint32_t user);
+
+#endif
