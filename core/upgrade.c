@@ -722,7 +722,8 @@ uint64_t take_over_order(const struct take_over *t)
 bool take_over_policy_differs(const struct take_over *t, uint32_t generation)
 {
 	for (unsigned i = 0; i < t->section_count; i++)
-		if (t->sections[i].p && t->sections[i].reader.head.policy_generation != generation)
+		if (t->sections[i].reader.head.count &&
+			t->sections[i].reader.head.policy_generation != generation)
 			return true;
 	return false;
 }
