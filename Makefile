@@ -115,6 +115,10 @@ $(B)/%.o: %.c $(GEN)/.done
 
 # The commit is compiled into one small file, so that a commit rebuilds nothing else.
 $(B)/core/version.o: CFLAGS += -DROOST_COMMIT='"$(COMMIT)"'
+$(B)/core/version.o: build/commit
+build/commit: always
+	@mkdir -p build; [ "$$(cat $@ 2>/dev/null)" = "$(COMMIT)" ] || echo "$(COMMIT)" > $@
+.PHONY: always
 
 $(B)/libroost.a: $(LIB_OBJ)
 	@rm -f $@ && ar rcs $@ $^

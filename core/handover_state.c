@@ -48,9 +48,9 @@ enum {
 	DIR_IV = 84,
 };
 _Static_assert((int)R_RESERVED <= (int)HANDOVER_RECORD_BYTES, "the record holds it all");
-_Static_assert(sizeof(((struct tlsrec_dir *)0)->secret) == DIR_KEY - DIR_SECRET, "secret");
-_Static_assert(sizeof(((struct tlsrec_dir *)0)->key) == DIR_IV - DIR_KEY, "key");
-_Static_assert(sizeof(((struct tlsrec_dir *)0)->iv) == 12, "iv");
+_Static_assert(sizeof(((struct tlsrec_tx *)0)->secret) == DIR_KEY - DIR_SECRET, "secret");
+_Static_assert(sizeof(((struct tlsrec_tx *)0)->key) == DIR_IV - DIR_KEY, "key");
+_Static_assert(sizeof(((struct tlsrec_tx *)0)->iv) == 12, "iv");
 
 enum { TLS13 = 1, TLS_FLAGS = 1 };
 
@@ -116,7 +116,7 @@ void handover_begin(struct buf *b, const struct handover_head *h)
 	b->n += HANDOVER_HEAD_BYTES;
 }
 
-static void put_dir(uint8_t *p, const struct tlsrec_dir *d)
+static void put_tx(uint8_t *p, const struct tlsrec_tx *d)
 {
 	PUT(p, DIR_SEQ, d->seq);
 	memcpy(p + DIR_SECRET, d->secret, sizeof(d->secret));
@@ -124,12 +124,25 @@ static void put_dir(uint8_t *p, const struct tlsrec_dir *d)
 	memcpy(p + DIR_IV, d->iv, sizeof(d->iv));
 }
 
-static void get_dir(const uint8_t *p, struct tlsrec_dir *d)
+/* TLS 1.2 has key and IV where 1.3 has the secret; the other places stay zero. */
+static void put_rx(uint8_t *p, const struct tlsrec_rx *d)
+{
+	PUT(p, DIR_SEQ, d->seq);
+	memcpy(p + DIR_SECRET, d->secret, sizeof(d->secret));
+}
+
+static void get_tx(const uint8_t *p, struct tlsrec_tx *d)
 {
 	GET(p, DIR_SEQ, d->seq);
 	memcpy(d->secret, p + DIR_SECRET, sizeof(d->secret));
 	memcpy(d->key, p + DIR_KEY, sizeof(d->key));
 	memcpy(d->iv, p + DIR_IV, sizeof(d->iv));
+}
+
+static void get_rx(const uint8_t *p, struct tlsrec_rx *d)
+{
+	GET(p, DIR_SEQ, d->seq);
+	memcpy(d->secret, p + DIR_SECRET, sizeof(d->secret));
 }
 
 void handover_add(struct buf *b, const struct handover_slot *s)
@@ -158,8 +171,8 @@ void handover_add(struct buf *b, const struct handover_slot *s)
 		PUT(p, R_SINCE_WALL, s->since_wall_ms);
 	}
 	if (s->flags & HANDOVER_TLS) {
-		put_dir(p + R_TLS, &s->tls.rx);
-		put_dir(p + R_TLS + 96, &s->tls.tx);
+		put_rx(p + R_TLS, &s->tls.rx);
+		put_tx(p + R_TLS + 96, &s->tls.tx);
 		p[R_TLS_TAIL] = s->tls.aead;
 		p[R_TLS_TAIL + 1] = s->tls.run;
 		p[R_TLS_TAIL + 2] = s->tls.tls13 ? TLS13 : 0;
@@ -255,8 +268,8 @@ static bool take(struct handover_reader *r, struct handover_slot *s)
 	GET(p, R_ORDER, s->order);
 	GET(p, R_DUE, s->due_ms);
 	GET(p, R_SINCE_WALL, s->since_wall_ms);
-	get_dir(p + R_TLS, &s->tls.rx);
-	get_dir(p + R_TLS + 96, &s->tls.tx);
+	get_rx(p + R_TLS, &s->tls.rx);
+	get_tx(p + R_TLS + 96, &s->tls.tx);
 	s->tls.aead = p[R_TLS_TAIL];
 	s->tls.run = p[R_TLS_TAIL + 1];
 	s->tls.tls13 = p[R_TLS_TAIL + 2] & TLS13;

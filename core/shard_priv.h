@@ -57,7 +57,7 @@ struct conn {
 	uint8_t flags;
 	uint8_t queue; /* enum queue_id */
 };
-_Static_assert(sizeof(struct conn) <= 248, "parked Ping budget, ARCHITECTURE.md");
+_Static_assert(sizeof(struct conn) <= 208, "parked Ping budget, ARCHITECTURE.md");
 
 enum {
 	CONN_TLS_PORT = 1 << 0,

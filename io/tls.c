@@ -1570,8 +1570,7 @@ static const char *take_keys(struct tls_hs *h, struct tlsrec *rec)
 		    (uint32_t)rx_seq, (uint32_t)tx_seq))
 		return "key derivation failed";
 	/* What we derived is what wolfSSL used: else we would have taken the wrong secrets. */
-	if (memcmp(rec->rx.key, rx_key, key_bytes) != 0 ||
-		memcmp(rec->tx.key, tx_key, key_bytes) != 0) {
+	if (!tlsrec_reads_with(rec, rx_key) || memcmp(rec->tx.key, tx_key, key_bytes) != 0) {
 		tlsrec_wipe(rec);
 		return "keys do not follow from the secrets";
 	}

@@ -64,25 +64,66 @@ static bool expand_label(
 		       0, secret_bytes == 48 ? WC_SHA384 : WC_SHA256) == 0;
 }
 
-static bool derive_keys(enum tlsrec_aead aead, struct tlsrec_dir *d)
+static bool derive_keys(enum tlsrec_aead aead, const uint8_t *secret, uint8_t *key, uint8_t *iv)
 {
-	return expand_label(aead, d->secret, "key", d->key, tlsrec_key_bytes(aead)) &&
-	       expand_label(aead, d->secret, "iv", d->iv, sizeof(d->iv));
+	return expand_label(aead, secret, "key", key, tlsrec_key_bytes(aead)) &&
+	       expand_label(aead, secret, "iv", iv, 12);
+}
+
+/* The keys of the session that this thread read from last: a body comes in many records. */
+static _Thread_local struct {
+	uint8_t aead; /* 0: none */
+	uint8_t secret[48], key[32], iv[12];
+} last_rx;
+
+static bool is_last_rx(const struct tlsrec *r)
+{
+	uint8_t differ = 0;
+
+	for (size_t i = 0; i < tlsrec_secret_bytes(r->aead); i++)
+		differ |= last_rx.secret[i] ^ r->rx.secret[i];
+	return last_rx.aead == r->aead && differ == 0;
+}
+
+/* TLS 1.3. The keys live until the next call. */
+static bool rx_keys(const struct tlsrec *r, const uint8_t **key, const uint8_t **iv)
+{
+	if (!is_last_rx(r)) {
+		memcpy(last_rx.secret, r->rx.secret, sizeof(last_rx.secret));
+		last_rx.aead = r->aead;
+		if (!derive_keys(r->aead, last_rx.secret, last_rx.key, last_rx.iv)) {
+			explicit_bzero(&last_rx, sizeof(last_rx));
+			return false;
+		}
+	}
+	*key = last_rx.key;
+	*iv = last_rx.iv;
+	return true;
 }
 
 /* RFC 8446 7.2 */
-static bool next_generation(enum tlsrec_aead aead, struct tlsrec_dir *d)
+static bool next_secret(enum tlsrec_aead aead, uint8_t *secret)
 {
 	uint8_t next[48];
-	bool ok = expand_label(aead, d->secret, "traffic upd", next, tlsrec_secret_bytes(aead));
+	bool ok = expand_label(aead, secret, "traffic upd", next, tlsrec_secret_bytes(aead));
 
-	if (ok) {
-		memcpy(d->secret, next, tlsrec_secret_bytes(aead));
-		d->seq = 0;
-		ok = derive_keys(aead, d);
-	}
+	if (ok)
+		memcpy(secret, next, tlsrec_secret_bytes(aead));
 	explicit_bzero(next, sizeof(next));
 	return ok;
+}
+
+static bool next_rx(struct tlsrec *r)
+{
+	r->rx.seq = 0;
+	return next_secret(r->aead, r->rx.secret);
+}
+
+static bool next_tx(struct tlsrec *r)
+{
+	r->tx.seq = 0;
+	return next_secret(r->aead, r->tx.secret) &&
+	       derive_keys(r->aead, r->tx.secret, r->tx.key, r->tx.iv);
 }
 
 bool tlsrec_init13(struct tlsrec *r, enum tlsrec_aead aead, bool client, const uint8_t *rx_secret,
@@ -96,7 +137,7 @@ bool tlsrec_init13(struct tlsrec *r, enum tlsrec_aead aead, bool client, const u
 	memcpy(r->tx.secret, tx_secret, tlsrec_secret_bytes(aead));
 	r->rx.seq = rx_seq;
 	r->tx.seq = tx_seq;
-	if (derive_keys(aead, &r->rx) && derive_keys(aead, &r->tx))
+	if (derive_keys(aead, r->tx.secret, r->tx.key, r->tx.iv))
 		return true;
 	tlsrec_wipe(r);
 	return false;
@@ -120,14 +161,24 @@ void tlsrec_init12(struct tlsrec *r, enum tlsrec_aead aead, bool client, const u
 	store_be64(r->tx.explicit_nonce, tx_nonce);
 }
 
+bool tlsrec_reads_with(const struct tlsrec *r, const uint8_t *key)
+{
+	const uint8_t *ours = r->rx.key, *iv;
+
+	return (!r->tls13 || rx_keys(r, &ours, &iv)) &&
+	       memcmp(ours, key, tlsrec_key_bytes(r->aead)) == 0;
+}
+
 void tlsrec_wipe(struct tlsrec *r)
 {
+	if (r->tls13 && last_rx.aead && is_last_rx(r))
+		explicit_bzero(&last_rx, sizeof(last_rx));
 	explicit_bzero(r, sizeof(*r));
 	r->dead = 1;
 }
 
-static bool aead_run(const struct tlsrec *r, const struct tlsrec_dir *d, bool seal, uint8_t *p,
-	size_t n, uint8_t *tag, const uint8_t *aad, size_t aad_bytes, const uint8_t nonce[12])
+static bool aead_run(const struct tlsrec *r, const uint8_t *key, bool seal, uint8_t *p, size_t n,
+	uint8_t *tag, const uint8_t *aad, size_t aad_bytes, const uint8_t nonce[12])
 {
 	static _Thread_local Aes aes;
 	static _Thread_local bool aes_ready;
@@ -136,17 +187,17 @@ static bool aead_run(const struct tlsrec *r, const struct tlsrec_dir *d, bool se
 		/* In-place with a zero length is refused for a null pointer only; p is never null.
 		 */
 		if (seal)
-			return wc_ChaCha20Poly1305_Encrypt(d->key, nonce, aad, (word32)aad_bytes, p,
+			return wc_ChaCha20Poly1305_Encrypt(key, nonce, aad, (word32)aad_bytes, p,
 				       (word32)n, p, tag) == 0;
 		return wc_ChaCha20Poly1305_Decrypt(
-			       d->key, nonce, aad, (word32)aad_bytes, p, (word32)n, tag, p) == 0;
+			       key, nonce, aad, (word32)aad_bytes, p, (word32)n, tag, p) == 0;
 	}
 	if (!aes_ready) {
 		if (wc_AesInit(&aes, NULL, INVALID_DEVID) != 0)
 			return false;
 		aes_ready = true;
 	}
-	if (wc_AesGcmSetKey(&aes, d->key, (word32)tlsrec_key_bytes(r->aead)) != 0)
+	if (wc_AesGcmSetKey(&aes, key, (word32)tlsrec_key_bytes(r->aead)) != 0)
 		return false;
 	if (seal)
 		return wc_AesGcmEncrypt(&aes, p, p, (word32)n, nonce, 12, tag, TAG_BYTES, aad,
@@ -156,20 +207,20 @@ static bool aead_run(const struct tlsrec *r, const struct tlsrec_dir *d, bool se
 }
 
 /* RFC 8446 5.3 and RFC 7905: the sequence number, padded, xored into the IV. */
-static void nonce_xor(const struct tlsrec_dir *d, uint8_t nonce[12])
+static void nonce_xor(const uint8_t *iv, uint32_t number, uint8_t nonce[12])
 {
 	uint8_t seq[4];
 
-	memcpy(nonce, d->iv, 12);
-	store_be32(seq, d->seq);
+	memcpy(nonce, iv, 12);
+	store_be32(seq, number);
 	for (int i = 0; i < 4; i++)
 		nonce[8 + i] ^= seq[i];
 }
 
 /* RFC 5246 6.2.3.3 */
-static void aad12(const struct tlsrec_dir *d, uint8_t type, size_t n, uint8_t aad[13])
+static void aad12(uint32_t seq, uint8_t type, size_t n, uint8_t aad[13])
 {
-	store_be64(aad, d->seq);
+	store_be64(aad, seq);
 	aad[8] = type;
 	aad[9] = 3;
 	aad[10] = 3;
@@ -181,7 +232,7 @@ static void aad12(const struct tlsrec_dir *d, uint8_t type, size_t n, uint8_t aa
 static size_t seal_record(
 	struct tlsrec *r, uint8_t type, const uint8_t *plain, size_t n, uint8_t *out)
 {
-	struct tlsrec_dir *d = &r->tx;
+	struct tlsrec_tx *d = &r->tx;
 	uint8_t nonce[12], aad[13];
 	uint8_t *body = out + TLSREC_HEADER_BYTES;
 	size_t body_bytes;
@@ -198,9 +249,9 @@ static size_t seal_record(
 		out[0] = TYPE_DATA;
 		store_be16(out + 1, 0x0303);
 		store_be16(out + 3, (uint16_t)body_bytes);
-		nonce_xor(d, nonce);
-		ok = aead_run(
-			r, d, true, body, n + 1, body + n + 1, out, TLSREC_HEADER_BYTES, nonce);
+		nonce_xor(d->iv, d->seq, nonce);
+		ok = aead_run(r, d->key, true, body, n + 1, body + n + 1, out, TLSREC_HEADER_BYTES,
+			nonce);
 	} else {
 		size_t explicit_bytes = has_explicit_nonce(r) ? EXPLICIT_BYTES : 0;
 
@@ -212,14 +263,14 @@ static size_t seal_record(
 			memcpy(body, d->explicit_nonce, EXPLICIT_BYTES);
 			store_be64(d->explicit_nonce, load_be64(d->explicit_nonce) + 1);
 		} else {
-			nonce_xor(d, nonce);
+			nonce_xor(d->iv, d->seq, nonce);
 		}
 		out[0] = type;
 		store_be16(out + 1, 0x0303);
 		store_be16(out + 3, (uint16_t)body_bytes);
-		aad12(d, type, n, aad);
-		ok = aead_run(r, d, true, body + explicit_bytes, n, body + explicit_bytes + n, aad,
-			sizeof(aad), nonce);
+		aad12(d->seq, type, n, aad);
+		ok = aead_run(r, d->key, true, body + explicit_bytes, n, body + explicit_bytes + n,
+			aad, sizeof(aad), nonce);
 	}
 	if (!ok) {
 		/* Nothing of the plain text may leave by accident. */
@@ -236,7 +287,7 @@ static size_t seal_key_update(struct tlsrec *r, bool ask_peer, uint8_t *out)
 	const uint8_t message[5] = {HS_KEY_UPDATE, 0, 0, 1, ask_peer};
 	size_t n = seal_record(r, TYPE_HANDSHAKE, message, sizeof(message), out);
 
-	if (n != 0 && !next_generation(r->aead, &r->tx)) {
+	if (n != 0 && !next_tx(r)) {
 		r->dead = 1;
 		return 0;
 	}
@@ -350,7 +401,7 @@ static void got_key_update(struct tlsrec *r, const uint8_t *body, size_t n, stru
 		refuse(r, in, AL_ILLEGAL_PARAMETER, "KeyUpdate with an unknown request");
 		return;
 	}
-	if (!next_generation(r->aead, &r->rx)) {
+	if (!next_rx(r)) {
 		refuse(r, in, AL_INTERNAL_ERROR, "key derivation failed");
 		return;
 	}
@@ -451,6 +502,7 @@ static void got_plain(struct tlsrec *r, uint8_t type, uint8_t *p, size_t n, stru
 static void open13(struct tlsrec *r, uint8_t *p, size_t body_bytes, struct tlsrec_in *in)
 {
 	uint8_t *body = p + TLSREC_HEADER_BYTES;
+	const uint8_t *key, *iv;
 	uint8_t nonce[12];
 
 	/* RFC 8446 5: change_cipher_spec is dropped during a handshake only. */
@@ -465,8 +517,12 @@ static void open13(struct tlsrec *r, uint8_t *p, size_t body_bytes, struct tlsre
 		return;
 	}
 	size_t n = body_bytes - TAG_BYTES;
-	nonce_xor(&r->rx, nonce);
-	if (!aead_run(r, &r->rx, false, body, n, body + n, p, TLSREC_HEADER_BYTES, nonce)) {
+	if (!rx_keys(r, &key, &iv)) {
+		refuse(r, in, AL_INTERNAL_ERROR, "key derivation failed");
+		return;
+	}
+	nonce_xor(iv, r->rx.seq, nonce);
+	if (!aead_run(r, key, false, body, n, body + n, p, TLSREC_HEADER_BYTES, nonce)) {
 		refuse(r, in, AL_BAD_RECORD_MAC, "record does not authenticate");
 		return;
 	}
@@ -506,11 +562,11 @@ static void open12(struct tlsrec *r, uint8_t *p, size_t body_bytes, struct tlsre
 		memcpy(nonce, r->rx.iv, 4);
 		memcpy(nonce + 4, body, EXPLICIT_BYTES);
 	} else {
-		nonce_xor(&r->rx, nonce);
+		nonce_xor(r->rx.iv, r->rx.seq, nonce);
 	}
-	aad12(&r->rx, p[0], n, aad);
+	aad12(r->rx.seq, p[0], n, aad);
 	body += explicit_bytes;
-	if (!aead_run(r, &r->rx, false, body, n, body + n, aad, sizeof(aad), nonce)) {
+	if (!aead_run(r, r->rx.key, false, body, n, body + n, aad, sizeof(aad), nonce)) {
 		refuse(r, in, AL_BAD_RECORD_MAC, "record does not authenticate");
 		return;
 	}

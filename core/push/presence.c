@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { BUCKETS = 1 << 16 };
+enum { BUCKETS = 1 << 14 };
 
 struct presence {
 	_Atomic uint64_t order;
@@ -63,7 +63,7 @@ static uint32_t bucket(uint32_t mailbox, uint32_t device)
 {
 	uint64_t v = ((uint64_t)mailbox << 32 | device) * 0x9e3779b97f4a7c15u;
 
-	return (uint32_t)(v >> 48) & (BUCKETS - 1);
+	return (uint32_t)(v >> 50) & (BUCKETS - 1);
 }
 
 void presence_add(struct presence_shard *s, uint32_t mailbox, uint32_t device)

@@ -7,7 +7,7 @@
  * the other; order numbers decide who stays, whichever message comes first.
  * A bucket is shared by devices: a bit may be set for another device, which costs a message.
  *
- * Thread: any shard. Memory: 512 KiB shared, 128 KiB per shard. Cost: an atomic or two per park. */
+ * Thread: any shard. Memory: 128 KiB shared, 32 KiB per shard. Cost: an atomic or two per park. */
 #ifndef ROOST_PUSH_PRESENCE_H
 #define ROOST_PUSH_PRESENCE_H
 

@@ -124,7 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 			break;
 		stream_n += sealed;
 		if (peer.tls13 && type == TYPE_HANDSHAKE && len == 5 && content[0] == HS_KEY_UPDATE)
-			next_generation(peer.aead, &peer.tx);
+			next_tx(&peer);
 	}
 
 	read_stream(&whole, &us, stream_n, SIZE_MAX);

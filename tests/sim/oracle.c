@@ -1029,9 +1029,9 @@ void oracle_shard(const struct shard *s, bool at_rest)
 			s->index, s->open_conns, s->active_used, open, active);
 	for (const struct wake_buffer *b = s->wake_free; b; b = b->next_free)
 		wakes++;
-	if (wakes != WAKE_BUFFERS)
+	if (wakes != s->wake_made)
 		sim_fail(NULL, NULL, "LEAK: shard %u: %u wake buffers of %u", s->index, wakes,
-			WAKE_BUFFERS);
+			s->wake_made);
 	KEPT(LEAK);
 	if (!at_rest)
 		return;
