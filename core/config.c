@@ -487,7 +487,11 @@ static int file_value(cfg_t *cfg, cfg_opt_t *opt)
 	const struct setting *s = setting_find(cfg->name, opt->name);
 	char what[600];
 
-	CHECK(s);
+	if (!s) {
+		/* libconfuse also takes store|dir = ..., which nobody is told of: one way is enough. */
+		file_failed(cfg, "sections are written with braces: section { key = value }");
+		return -1;
+	}
 	if (s->type == SETTING_LIST) {
 		if (!file_list(opt, field(reading.into, s), reading.seen[s - settings]))
 			goto twice;
