@@ -14,13 +14,13 @@
 
 #include <inttypes.h>
 #include <poll.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 static struct db *db;
-static volatile sig_atomic_t ended;
+static atomic_int ended;
 
 struct add {
 	const char *address;
