@@ -235,6 +235,9 @@ static const char *record_fault(const struct handover_reader *r, const struct ha
 				  s->tls.run > TLSREC_RUN_MAX || p[R_TLS_TAIL + 2] & ~TLS_FLAGS
 			: !all_zero(p + R_TLS, R_RESERVED - R_TLS))
 		return "a TLS state that cannot be";
+	/* What we read under has no more than a secret's room (struct tlsrec_rx). */
+	if (!all_zero(p + R_TLS + DIR_KEY, 96 - DIR_KEY))
+		return "a TLS state that cannot be";
 	if (!all_zero(p + R_RESERVED, HANDOVER_RECORD_BYTES - R_RESERVED))
 		return "something in its reserved bytes";
 	if (!parked && (s->flags & HANDOVER_RECHECK || s->heartbeat_s || s->more.n ||

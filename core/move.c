@@ -6,7 +6,6 @@
 #include "core/shard_priv.h"
 
 #include "core/base/check.h"
-#include "core/base/log.h"
 #include "core/base/metrics.h"
 #include "io/handover.h"
 
@@ -185,7 +184,10 @@ void move_exported(struct shard *s, uint32_t slot, int err)
 	s->exports_out--;
 	if (err) {
 		s->conns[slot].flags &= (uint8_t)~CONN_MOVED;
-		log_msg(LOG_WARNING, "upgrade: a connection stays: %s", strerror(-err));
+		if (s->move) {
+			s->move->failed++;
+			s->move->failed_err = err;
+		}
 	}
 	if (s->exports_out == 0 && s->phase == MOVE_EXPORTED && s->move) {
 		encode(s, s->move);

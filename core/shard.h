@@ -56,7 +56,9 @@ struct shard_move {
 	/* set by EXPORT */
 	struct buf state; /* core/handover_state.h: secrets */
 	uint32_t moved, parked;
-	uint32_t left; /* connections that stay */
+	uint32_t left;   /* connections that stay */
+	uint32_t failed; /* of those, what the kernel refused to copy */
+	int failed_err;
 };
 /* `m` must live until done(); for RESUME and LEAVE, which nobody waits for, done() may be NULL. */
 void shard_step(struct shard *s, enum shard_step step, struct shard_move *m);

@@ -430,6 +430,20 @@ static void send_credentials(struct server *s, struct upgrade *u)
 	close(fd);
 }
 
+/* Better no upgrade than one that phones notice: perhaps this kernel cannot do it at all. */
+static bool all_exported(const struct upgrade *u, char *why, size_t why_bytes)
+{
+	for (unsigned i = 0; i < u->shards; i++)
+		if (u->moves[i].failed) {
+			snprintf(why, why_bytes,
+				"the kernel does not let %u of %u connections go: %s",
+				u->moves[i].failed, u->moves[i].failed + u->moves[i].moved,
+				strerror(-u->moves[i].failed_err));
+			return false;
+		}
+	return true;
+}
+
 static bool send_state(struct upgrade *u, struct upgrade_result *out, char *why, size_t why_bytes)
 {
 	for (unsigned i = 0; i < u->shards; i++) {
@@ -520,7 +534,7 @@ bool upgrade_hand_over(struct server *s, const struct upgrade_options *o, struct
 		snprintf(why, why_bytes, "a shard does not hand its connections out");
 		goto out;
 	}
-	if (!send_state(u, out, why, why_bytes) ||
+	if (!all_exported(u, why, why_bytes) || !send_state(u, out, why, why_bytes) ||
 		!wait_for(u, UP_SERVING, SERVING_MS, o, &m, why, why_bytes))
 		goto out;
 	out->pause_us = (uint32_t)(clock_mono_ns() / 1000 - frozen_us);

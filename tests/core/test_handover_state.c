@@ -212,6 +212,7 @@ static void senseless_records_are_refused(void **state)
 		{1, 5, 0x20},
 		{0, 5, 3},
 		{1, 5, 1},
+		{1, 88 + 60, 1},
 		{1, 88 + 192, 9},
 		{1, 88 + 193, 200},
 		{1, 88 + 194, 2},
