@@ -21,7 +21,7 @@ static void check_answer(enum ping_status status, uint32_t limit, const uint32_t
 	struct wbxml_node *root;
 	const char *why;
 	struct arena a;
-	uint32_t v;
+	uint32_t v = 0;
 
 	must(bytes <= sizeof(doc));
 	arena_init(&a, 1 << 20);
