@@ -185,9 +185,14 @@ fuzz: deps-lint ## One fuzz target: make fuzz T=wbxml S=60.
 fuzz-all: deps-lint ## Every fuzz target for S seconds each.
 	@sh tests/fuzz/run.sh all "$(S)"
 
-bench: all ## The figures of bench/: tables and JSON lines.
+bench: all ## Every figure of bench/RESULTS.md: tables and JSON lines (bench-NAME: one of them).
 	@$(MAKE) --no-print-directory $(BENCHES)
-	@B=$(B) BIN=$(BIN) ROOST_COMMIT=$(COMMIT) sh bench/run.sh
+	@B=$(B) BIN=$(BIN) ROOST_COMMIT=$(COMMIT) sh bench/run.sh $(BENCH_SCENARIOS)
+BENCH_SCENARIOS := handshake hold wake burst load storm commit grow peers
+.PHONY: $(BENCH_SCENARIOS:%=bench-%)
+$(BENCH_SCENARIOS:%=bench-%): bench-%: all
+	@$(MAKE) --no-print-directory $(BENCHES)
+	@B=$(B) BIN=$(BIN) ROOST_COMMIT=$(COMMIT) sh bench/run.sh $*
 
 demo: ## Set everything up, push a phone, park 10,000 more and wake them.
 	@$(MAKE) --no-print-directory all

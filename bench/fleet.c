@@ -154,6 +154,7 @@ static void ask(struct fleet *f, uint32_t i)
 		char path[256];
 
 		f->request.n = 0;
+		who.authorization = NULL;
 		snprintf(path, sizeof(path), "%s%u", f->o.get_path, i);
 		phone_request_get(&who, path, &f->request);
 		CHECK(!f->request.failed);
@@ -320,6 +321,8 @@ static void on_answered(
 		client_close(f->client, i);
 		return;
 	}
+	if (f->o.get_path && f->o.get_idle)
+		return;
 	if (f->o.get_path) {
 		atomic_store_explicit(&f->phones[i].came_ns, came_ns, memory_order_release);
 		move(f, i, STATE_ANSWERED);
@@ -387,7 +390,7 @@ static bool drop_some(struct fleet *f)
 	for (; i < end && slice > 0; i++, slice--) {
 		enum state s = (enum state)f->phones[i].state;
 
-		if (i % f->o.users < f->drop.stay_users || s == STATE_NEW || s == STATE_LATER)
+		if (s == STATE_NEW || s == STATE_LATER)
 			continue;
 		client_close(f->client, i);
 		move(f, i, STATE_NEW);
@@ -398,6 +401,13 @@ static bool drop_some(struct fleet *f)
 	f->park_next = 0;
 	f->park_end = f->wanted;
 	return true;
+}
+
+static bool is_here(const struct fleet *f, uint32_t i)
+{
+	uint32_t user = i % f->o.users;
+
+	return f->o.user_end == 0 || (user >= f->o.user_first && user < f->o.user_end);
 }
 
 /* fleet_park goes on as fast as phones get through: what a real network would spread over minutes
@@ -422,7 +432,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 		uint32_t i = f->park_next++;
 		enum state s = (enum state)f->phones[i].state;
 
-		if (s != STATE_NEW && s != STATE_ANSWERED && s != STATE_FAILED)
+		if ((s != STATE_NEW && s != STATE_ANSWERED && s != STATE_FAILED) || !is_here(f, i))
 			continue;
 		go(f, i);
 		slice--;

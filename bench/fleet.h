@@ -20,12 +20,14 @@ struct fleet_options {
 	void (*device)(uint32_t phone, char *out, size_t cap);
 	const char *password;
 	uint32_t users;
+	uint32_t user_first, user_end; /* only phones of these exist here; 0, 0: all */
 	uint32_t heartbeat_s;
 	/* Not ActiveSync: GET of this path with the phone's number behind it hangs until something
 	 * comes; any 200 is the answer. NULL: ActiveSync. */
 	const char *get_path;
-	bool retry; /* phones whose connection is lost connect again after a second */
-	bool prime; /* Provision, FolderSync and Sync over the network before the first Ping */
+	bool get_idle; /* the answer comes at once and the connection idles behind it */
+	bool retry;    /* phones whose connection is lost connect again after a second */
+	bool prime;    /* Provision, FolderSync and Sync over the network before the first Ping */
 };
 
 struct fleet_status {
@@ -47,11 +49,10 @@ void fleet_stop(struct fleet **f);
 void fleet_park(struct fleet *f, uint32_t phones);
 /* One phone that was answered sends a Ping again. */
 void fleet_ping(struct fleet *f, uint32_t phone);
-/* The connections of phones [first, end) end at once, without a word, but for phones of the first
- * stay_users users; those that were dropped come back as fast as they get through, with full or
+/* The connections of phones [first, end) end at once, without a word; those phones come back as fast as they get through, with full or
  * resumed handshakes (which needs want_ticket). */
 struct fleet_drop {
-	uint32_t first, end, stay_users;
+	uint32_t first, end;
 	bool resume;
 };
 void fleet_drop(struct fleet *f, const struct fleet_drop *d);

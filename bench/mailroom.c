@@ -195,10 +195,15 @@ int64_t mailroom_fill(struct mailroom *m, char *why, size_t why_bytes)
 				return -1;
 			m->phones_done += BATCH;
 		} else {
+			/* The store's file would count as memory of the phones. */
+			db_release_pages(m->db);
 			return m->phones;
 		}
 	} while (clock_mono_ms() < until_ms);
-	return m->phones_done < m->phones ? m->phones_done : m->phones;
+	if (m->phones_done < m->phones)
+		return m->phones_done;
+	db_release_pages(m->db);
+	return m->phones;
 }
 
 static int drop_users(struct db_txn *txn, void *arg)

@@ -82,8 +82,11 @@ static const char usage[] =
 	"      --rounds N           of burst and handshake; medians are shown (default 3)\n"
 	"      --idle S             seconds to watch the idle server (default 10)\n"
 	"      --heartbeat S        (default 3540)\n"
+	"      --poll PATH          not ActiveSync: each phone's GET of PATH and its number hangs\n"
+	"      --poll-idle PATH     the same, answered at once: connections that only idle\n"
+	"      --publish URL        changes are POSTs to this http:// URL and the phone's number\n"
 	"      --resume             handshakes of the phones resume a session\n"
-	"      --stay PERCENT       phones that a storm spares (default 1)\n"
+	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
 	"      --changes N          per second, of scenario load (default 1000)\n"
 	"      --reconnects N       per second, of scenario load (default 500)\n"
 	"      --tls12              TLS 1.2 only\n"
@@ -250,6 +253,11 @@ static bool server_start(struct bench *b)
 	}
 	if (b->data && !fill_store(b))
 		return false;
+	if (b->publish_url.host[0]) {
+		b->publisher = publisher_open(&b->publish_url, why, sizeof(why));
+		if (!b->publisher)
+			return bench_failed(b, "%s", why);
+	}
 	if (!b->spawn)
 		return true;
 	/* Above the default, and with room: listeners are shared by address, not evenly. */
@@ -308,13 +316,41 @@ bool bench_fleet_begin(struct bench *b)
 		.users = b->users,
 		.heartbeat_s = b->heartbeat_s,
 		.prime = b->prime,
+		.get_path = b->poll_path,
+		.get_idle = b->poll_idle,
 		.retry = b->load || b->storm,
 	};
 	char why[WHY];
 
 	client_settings(b, b->phones, &o.client);
+	if (b->watched) {
+		o.user_end = b->watched;
+		b->watch = fleet_start(&o, why, sizeof(why));
+		if (!b->watch)
+			return bench_failed(b, "%s", why);
+		o.user_first = b->watched;
+		o.user_end = b->users;
+	}
 	b->fleet = fleet_start(&o, why, sizeof(why));
 	return b->fleet || bench_failed(b, "%s", why);
+}
+
+void bench_status(const struct bench *b, struct fleet_status *out)
+{
+	struct fleet_status w;
+
+	fleet_status(b->fleet, out);
+	if (!b->watch)
+		return;
+	fleet_status(b->watch, &w);
+	out->parked += w.parked;
+	out->answered += w.answered;
+	out->failed += w.failed;
+	out->busy += w.busy;
+	out->refused += w.refused;
+	out->retried += w.retried;
+	if (!out->why[0])
+		memcpy(out->why, w.why, sizeof(w.why));
 }
 
 /* Until so many phones hang, as they see it and, with metrics, as the server does too. */
@@ -325,14 +361,14 @@ static bool bench_wait_parked(struct bench *b, uint32_t phones, const char *doin
 	uint64_t moved_ms = clock_mono_ms(), start_ms = moved_ms;
 
 	for (;;) {
-		fleet_status(b->fleet, &s);
+		bench_status(b, &s);
 		if (s.parked > best) {
 			best = s.parked;
 			moved_ms = clock_mono_ms();
 		}
-		bench_progress("%s: %u of %u phones after %.1f s%s", doing, s.parked, phones,
+		bench_progress("%s: %u of %u phones after %.1f s%s%s", doing, s.parked, phones,
 			(double)(clock_mono_ms() - start_ms) / 1000,
-			s.failed ? ", some failed" : "");
+			s.failed ? "; newest failure: " : "", s.failed ? s.why : "");
 		if (bench_interrupted)
 			return false;
 		if (s.parked == phones)
@@ -340,6 +376,8 @@ static bool bench_wait_parked(struct bench *b, uint32_t phones, const char *doin
 		if (s.parked + s.failed + s.answered == phones && !s.busy && s.failed + s.answered)
 			return bench_failed(b, "%u phones do not hang: %s", s.failed + s.answered,
 				s.why[0] ? s.why : "answered at once");
+		if (s.failed > phones / 100)
+			return bench_failed(b, "%u phones were lost: %s", s.failed, s.why);
 		if (clock_mono_ms() - moved_ms > PARK_PATIENCE_S * 1000)
 			return bench_failed(b,
 				"no phone parked for %d s; %u of %u hang, last error: %s",
@@ -368,6 +406,8 @@ bool bench_park(struct bench *b, uint32_t phones, const char *doing)
 {
 	if (!b->fleet && !bench_fleet_begin(b))
 		return false;
+	if (b->watch)
+		fleet_park(b->watch, phones);
 	fleet_park(b->fleet, phones);
 	bench_pause_ms(
 		50); /* the message must be there before "all parked" of before is believed */
@@ -515,6 +555,22 @@ static bool hold(struct bench *b)
 	return !bench_interrupted;
 }
 
+/* ---- changes ---- */
+
+/* at_ns_out: when it was durable; with a publisher, when sending it began. */
+static bool change(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out, char *why,
+	size_t why_bytes)
+{
+	if (b->publisher)
+		return publisher_send(b->publisher, users, n, at_ns_out, why, why_bytes);
+	return mailroom_deliver(b->mailroom, users, n, at_ns_out, why, why_bytes);
+}
+
+static bool caught_up(struct bench *b, uint32_t first, uint32_t n, char *why, size_t why_bytes)
+{
+	return b->publisher || mailroom_catch_up(b->mailroom, first, n, why, why_bytes);
+}
+
 /* ---- wake ---- */
 
 uint32_t bench_random_below(uint32_t n)
@@ -542,7 +598,7 @@ void bench_show_latencies(
 	}
 }
 
-static void show_server_latency(struct bench *b, const char *scenario)
+void bench_server_latency(struct bench *b, const char *scenario)
 {
 	static const char name[] = "roost_wake_latency_seconds";
 	uint64_t n;
@@ -570,13 +626,14 @@ uint32_t bench_phones_of_user(const struct bench *b, uint32_t user)
 static bool wake(struct bench *b)
 {
 	uint64_t *took = calloc((size_t)b->wakes + 1, sizeof(*took));
-	uint64_t commit_ns, cpu0, cpu1, immediate, wakes = 0;
+	uint64_t *all = calloc((size_t)b->wakes + 1, sizeof(*all));
+	uint64_t commit_ns, begun_ns, cpu0, cpu1, immediate, wakes = 0;
 	struct fleet_status s;
 	char why[WHY];
 	size_t n = 0;
 	bool ok = false;
 
-	CHECK(took);
+	CHECK(took && all);
 	if (!bench_park(b, b->phones, "parking"))
 		goto done;
 	bench_metrics(b, &b->before);
@@ -586,7 +643,8 @@ static bool wake(struct bench *b)
 			 count = bench_phones_of_user(b, user);
 
 		bench_progress("wake: %u of %u", k, b->wakes);
-		if (!mailroom_deliver(b->mailroom, &user, 1, &commit_ns, why, sizeof(why))) {
+		begun_ns = clock_mono_ns();
+		if (!change(b, &user, 1, &commit_ns, why, sizeof(why))) {
 			bench_failed(b, "%s", why);
 			goto done;
 		}
@@ -597,10 +655,11 @@ static bool wake(struct bench *b)
 				WAKE_PATIENCE_MS / 1000, s.why);
 			goto done;
 		}
+		all[n] = fleet_came_ns(b->fleet, phone) - begun_ns;
 		took[n++] = fleet_came_ns(b->fleet, phone) - commit_ns;
 		wakes += count;
 		for (uint32_t i = user; i < b->phones; i += b->users) {
-			if (!mailroom_catch_up(b->mailroom, i, 1, why, sizeof(why))) {
+			if (!caught_up(b, i, 1, why, sizeof(why))) {
 				bench_failed(b, "%s", why);
 				goto done;
 			}
@@ -621,10 +680,15 @@ static bool wake(struct bench *b)
 		}
 	}
 	cpu1 = target_cpu_ns(b->pid);
-	bench_show_latencies(b, "wake_commit_to_phone", took, n,
-		"durable commit to answer read and decrypted by the phone; one of all at a time");
+	bench_show_latencies(b, "wake_write_to_phone", all, n,
+		b->publisher ? "publishing begun to answer read and decrypted by the phone"
+			     : "writing begun, so with the fsync, to answer read and decrypted");
+	if (!b->publisher)
+		bench_show_latencies(b, "wake_commit_to_phone", took, n,
+			"durable commit to answer read and decrypted by the phone; one of all at a "
+			"time");
 	if (bench_metrics(b, &b->after)) {
-		show_server_latency(b, "wake");
+		bench_server_latency(b, "wake");
 		immediate = (uint64_t)(metrics_value(&b->after,
 					       "roost_pings_answered_at_once_total", NULL) -
 				       metrics_value(&b->before,
@@ -639,6 +703,7 @@ static bool wake(struct bench *b)
 			"server CPU per single wake and the Ping after it, metrics included");
 	ok = true;
 done:
+	free(all);
 	free(took);
 	return ok;
 }
@@ -668,7 +733,7 @@ static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, u
 
 		for (uint32_t j = 0; j < k; j++)
 			users[j] = i + j;
-		if (!mailroom_deliver(b->mailroom, users, k, &at, why, sizeof(why)))
+		if (!change(b, users, k, &at, why, sizeof(why)))
 			return bench_failed(b, "%s", why);
 		if (!first_commit_ns)
 			first_commit_ns = at;
@@ -717,9 +782,9 @@ static bool burst_round(struct bench *b, uint32_t *users, uint64_t *commit_ns, u
 			 metrics_value(&b->before, "roost_ring_enter_total", NULL);
 		figure(b, "burst_syscalls_per_wake", enters / b->phones, "calls", b->phones,
 			"io_uring_enter and poll of all shards");
-		show_server_latency(b, "burst");
+		bench_server_latency(b, "burst");
 	}
-	if (!mailroom_catch_up(b->mailroom, 0, b->phones, why, sizeof(why)))
+	if (!caught_up(b, 0, b->phones, why, sizeof(why)))
 		return bench_failed(b, "%s", why);
 	return true;
 }
@@ -865,6 +930,9 @@ enum {
 	OPT_FORCE,
 	OPT_RESUME,
 	OPT_TUNE,
+	OPT_POLL,
+	OPT_IDLE_AFTER,
+	OPT_PUBLISH,
 	OPT_STAY,
 	OPT_CHANGES,
 	OPT_RECONNECTS,
@@ -886,7 +954,10 @@ static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
 	{"tls12", no_argument, NULL, OPT_TLS12}, {"get", required_argument, NULL, OPT_GET},
 	{"name", required_argument, NULL, OPT_NAME}, {"json", required_argument, NULL, OPT_JSON},
 	{"force", no_argument, NULL, OPT_FORCE}, {"resume", no_argument, NULL, OPT_RESUME},
-	{"tune", no_argument, NULL, OPT_TUNE}, {"stay", required_argument, NULL, OPT_STAY},
+	{"tune", no_argument, NULL, OPT_TUNE}, {"poll", required_argument, NULL, OPT_POLL},
+	{"poll-idle", required_argument, NULL, OPT_IDLE_AFTER},
+	{"publish", required_argument, NULL, OPT_PUBLISH},
+	{"stay", required_argument, NULL, OPT_STAY},
 	{"changes", required_argument, NULL, OPT_CHANGES},
 	{"reconnects", required_argument, NULL, OPT_RECONNECTS},
 	{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
@@ -1011,6 +1082,17 @@ static void read_arguments(struct bench *b, int argc, char **argv)
 		case OPT_RESUME:
 			b->resume = true;
 			break;
+		case OPT_POLL:
+		case OPT_IDLE_AFTER:
+			b->poll_path = optarg;
+			b->poll_idle = o == OPT_IDLE_AFTER;
+			break;
+		case OPT_PUBLISH:
+			if (!client_parse_url(optarg, &b->publish_url, why, sizeof(why)))
+				die("--publish: %s", why);
+			if (b->publish_url.tls)
+				die("--publish: http:// only");
+			break;
 		case OPT_TUNE:
 			b->tune = true;
 			break;
@@ -1059,8 +1141,21 @@ static void read_arguments(struct bench *b, int argc, char **argv)
 		b->users = b->phones;
 	if (b->users > b->phones)
 		die("--users: more accounts (%u) than phones (%u)", b->users, b->phones);
-	if ((b->wake || b->load || b->burst || b->storm) && !b->spawn && !b->data)
+	if ((b->wake || b->load || b->burst || b->storm) && !b->spawn && !b->data &&
+		!b->publish_url.host[0])
 		die("wake, load, burst and storm make changes: they need --data or --spawn");
+	if ((b->load || b->storm) && (b->wake || b->burst))
+		die("load and storm go with grow and hold only");
+	if (b->load || b->storm) {
+		b->watched = (uint32_t)((uint64_t)b->users * b->stay_percent / 100);
+		b->watched += b->watched == 0;
+		if (b->watched == b->users)
+			die("load and storm need more than one account");
+	}
+	if (b->publish_url.host[0] && (b->load || b->storm || b->data || b->spawn))
+		die("--publish goes with --url, wake and burst only");
+	if (b->poll_path && b->users < b->phones)
+		die("--poll: every phone is a user");
 	/* A server that only shakes hands knows no accounts. */
 	if (!needs_fleet(b) && b->get_path)
 		b->data = NULL;
@@ -1107,6 +1202,7 @@ static void clean_up(struct bench *b)
 
 	if (b->fleet)
 		bench_note("closing %u connections", b->phones);
+	fleet_stop(&b->watch);
 	fleet_stop(&b->fleet);
 	if (b->mailroom && !b->spawn && !b->keep) {
 		do {
@@ -1118,6 +1214,7 @@ static void clean_up(struct bench *b)
 			bench_failed(b, "%s", why);
 	}
 	mailroom_close(&b->mailroom);
+	publisher_close(&b->publisher);
 	if (b->spawn)
 		target_stop(&b->server);
 	metrics_free(&b->before);

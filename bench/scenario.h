@@ -9,6 +9,7 @@
 #include "bench/figures.h"
 #include "bench/fleet.h"
 #include "bench/mailroom.h"
+#include "bench/publish.h"
 #include "bench/target.h"
 
 enum {
@@ -22,7 +23,9 @@ struct bench {
 	/* the command line */
 	bool spawn, keep, prime, force, tls12, resume, tune;
 	bool hold, grow, wake, load, burst, handshake, storm;
-	const char *roostd, *ca_file, *get_path, *json_file;
+	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
+	bool poll_idle;
+	struct client_address publish_url; /* host "": changes go to the store */
 	const char *sets[SETS_MAX + 1];
 	size_t set_count;
 	uint32_t stay_percent, changes_per_s, reconnects_per_s;
@@ -38,7 +41,11 @@ struct bench {
 	char host_header[300];
 
 	struct mailroom *mailroom;
-	struct fleet *fleet;
+	struct publisher *publisher;
+	/* Storms and load: the phones of the first `watched` users, whose wakes are measured, have a
+	 * fleet and so a thread of their own: how busy the others' is must not count. */
+	uint32_t watched;
+	struct fleet *fleet, *watch;
 	struct figures figures;
 	struct metrics_page before, after;
 	bool failed;
@@ -72,6 +79,8 @@ bool bench_metrics(struct bench *b, struct metrics_page *page);
 bool bench_fleet_begin(struct bench *b);
 /* Parks what is not parked of the first `phones`. */
 bool bench_park(struct bench *b, uint32_t phones, const char *doing);
+void bench_status(const struct bench *b, struct fleet_status *out); /* of both fleets */
+void bench_server_latency(struct bench *b, const char *scenario);   /* of b->before and b->after */
 /* Phones of one account. */
 uint32_t bench_phones_of_user(const struct bench *b, uint32_t user);
 

@@ -15,15 +15,14 @@ enum { WAKES_MAX = 1000000, STORM_PATIENCE_S = 900, WAKE_EVERY_MS = 20 };
 
 struct wakes {
 	struct bench *b;
-	uint32_t users; /* of the first ones, whose phones are woken in turn */
-	uint32_t next;
+	uint32_t next; /* user, in turn */
 	uint64_t *took;
 	size_t n, cap;
 };
 
-static void wakes_begin(struct wakes *w, struct bench *b, uint32_t users, size_t cap)
+static void wakes_begin(struct wakes *w, struct bench *b, size_t cap)
 {
-	*w = (struct wakes){.b = b, .users = users, .cap = cap};
+	*w = (struct wakes){.b = b, .cap = cap};
 	w->took = calloc(cap, sizeof(*w->took));
 	CHECK(w->took);
 }
@@ -32,7 +31,7 @@ static void wakes_begin(struct wakes *w, struct bench *b, uint32_t users, size_t
 static bool wake_next(struct wakes *w)
 {
 	struct bench *b = w->b;
-	uint32_t user = w->next++ % w->users, count = bench_phones_of_user(b, user);
+	uint32_t user = w->next++ % b->watched, count = bench_phones_of_user(b, user);
 	uint64_t commit_ns, until_ms;
 	char why[WHY];
 
@@ -40,30 +39,30 @@ static bool wake_next(struct wakes *w)
 		return true;
 	if (!mailroom_deliver(b->mailroom, &user, 1, &commit_ns, why, sizeof(why)))
 		return bench_failed(b, "%s", why);
-	fleet_wait_answered(b->fleet, count, WAKE_PATIENCE_MS);
-	if (fleet_came_ns(b->fleet, user) == 0)
+	fleet_wait_answered(b->watch, count, WAKE_PATIENCE_MS);
+	if (fleet_came_ns(b->watch, user) == 0)
 		return bench_failed(b, "phone %u, which stayed, was not woken within %d s", user,
 			WAKE_PATIENCE_MS / 1000);
-	w->took[w->n++] = fleet_came_ns(b->fleet, user) - commit_ns;
+	w->took[w->n++] = fleet_came_ns(b->watch, user) - commit_ns;
 	for (uint32_t i = user; i < b->phones; i += b->users) {
 		if (!mailroom_catch_up(b->mailroom, i, 1, why, sizeof(why)))
 			return bench_failed(b, "%s", why);
-		fleet_ping(b->fleet, i);
+		fleet_ping(b->watch, i);
 	}
 	/* The fleet's thread is busy too: until it has sent them, their answers are the old ones. */
 	until_ms = clock_mono_ms() + WAKE_PATIENCE_MS;
 	for (uint32_t i = user; i < b->phones; i += b->users)
-		while (fleet_came_ns(b->fleet, i) != 0 && clock_mono_ms() < until_ms)
+		while (fleet_came_ns(b->watch, i) != 0 && clock_mono_ms() < until_ms)
 			bench_pause_ms(1);
 	return true;
 }
 
 /* ---- storm ---- */
 
-static bool storm_round(struct bench *b, uint32_t stay_users, bool resume)
+static bool storm_round(struct bench *b, bool resume)
 {
 	const char *kind = resume ? "storm_resumed" : "storm_full";
-	struct fleet_drop drop = {.end = b->phones, .stay_users = stay_users, .resume = resume};
+	struct fleet_drop drop = {.end = b->phones, .resume = resume};
 	struct fleet_status s, s0;
 	struct kernel_memory k;
 	struct wakes w;
@@ -79,22 +78,23 @@ static bool storm_round(struct bench *b, uint32_t stay_users, bool resume)
 		return false;
 	bench_pause_ms(2000);
 	for (uint32_t i = 0; i < b->phones; i++)
-		gone += i % b->users >= stay_users;
-	wakes_begin(&w, b, stay_users, WAKES_MAX);
+		gone += i % b->users >= b->watched;
+	wakes_begin(&w, b, WAKES_MAX);
 	rows = json_array();
 	kernel_memory(&k);
 	available0 = k.available;
 	anon0 = target_anon_now(b->pid);
 	cpu = target_cpu_ns(b->pid);
-	fleet_status(b->fleet, &s0);
+	bench_status(b, &s0);
 	start_ns = clock_mono_ns();
+	bench_metrics(b, &b->before);
 	fleet_drop(b->fleet, &drop);
 	for (bool dropped = false; ok && !back && !bench_interrupted;) {
 		uint64_t now_ns;
 
 		ok = wake_next(&w);
 		bench_pause_ms(WAKE_EVERY_MS);
-		fleet_status(b->fleet, &s);
+		bench_status(b, &s);
 		now_ns = clock_mono_ns();
 		seconds = (double)(now_ns - start_ns) / 1e9;
 		dropped = dropped || s.parked + s.busy + s.answered < b->phones || seconds > 2;
@@ -122,6 +122,8 @@ static bool storm_round(struct bench *b, uint32_t stay_users, bool resume)
 	ok = ok && !bench_interrupted && bench_park(b, b->phones, "after the storm");
 	if (ok) {
 		cpu = target_cpu_ns(b->pid) - cpu;
+		if (bench_metrics(b, &b->after))
+			bench_server_latency(b, kind);
 		snprintf(name, sizeof(name), "%s_time", kind);
 		figure(b, name, seconds, "s", gone,
 			"connections reset at once to all of them hanging again");
@@ -161,11 +163,7 @@ static bool storm_round(struct bench *b, uint32_t stay_users, bool resume)
 
 bool bench_storm(struct bench *b)
 {
-	uint32_t stay = (uint32_t)((uint64_t)b->users * b->stay_percent / 100);
-
-	if (stay == 0)
-		stay = 1;
-	return storm_round(b, stay, false) && (!b->url.tls || storm_round(b, stay, true));
+	return storm_round(b, false) && (!b->url.tls || storm_round(b, true));
 }
 
 /* ---- load ---- */
@@ -203,8 +201,7 @@ static void *commit_steadily(void *arg)
 	return NULL;
 }
 
-static bool load_round(
-	struct bench *b, const char *kind, uint32_t stay_users, bool commits, bool reconnects)
+static bool load_round(struct bench *b, const char *kind, bool commits, bool reconnects)
 {
 	struct committer c = {.b = b};
 	struct fleet_status s;
@@ -218,7 +215,8 @@ static bool load_round(
 	if (!bench_park(b, b->phones, "parking"))
 		return false;
 	bench_pause_ms(1000);
-	wakes_begin(&w, b, stay_users, b->wakes);
+	wakes_begin(&w, b, b->wakes);
+	bench_metrics(b, &b->before);
 	cpu = target_cpu_ns(b->pid);
 	start_ns = clock_mono_ns();
 	if (commits)
@@ -228,19 +226,15 @@ static bool load_round(
 
 		ok = wake_next(&w);
 		if (reconnects && due > dropped) {
-			uint32_t n = (uint32_t)(due - dropped);
-			struct fleet_drop d = {.stay_users = stay_users, .resume = false};
+			struct fleet_drop d = {.first = first >= b->phones ? 0 : first};
 
-			if (first >= b->phones)
-				first = 0;
-			d.first = first;
-			d.end = first + n < b->phones ? first + n : b->phones;
-			dropped += d.end - d.first;
+			for (d.end = d.first; d.end < b->phones && dropped < due; d.end++)
+				dropped += d.end % b->users >= b->watched;
 			first = d.end;
 			fleet_drop(b->fleet, &d);
 		}
 		bench_pause_ms(2);
-		fleet_status(b->fleet, &s);
+		bench_status(b, &s);
 		bench_progress(
 			"load, %s: %zu of %u wakes, %u parked", kind, w.n, b->wakes, s.parked);
 	}
@@ -258,6 +252,18 @@ static bool load_round(
 			(double)atomic_load(&c.done) / seconds, (double)dropped / seconds);
 		snprintf(name, sizeof(name), "load_%s_commit_to_phone", kind);
 		bench_show_latencies(b, name, w.took, w.n, what);
+		json_t *rows = json_array();
+
+		/* Sorted by now. */
+		for (double late = 0.5; late * (double)w.n >= 1; late *= 0.9)
+			json_array_append_new(
+				rows, json_pack("[f, f]", 1 - late,
+					      (double)quantile(w.took, w.n, 1 - late) / 1e3));
+		snprintf(name, sizeof(name), "load_%s_distribution", kind);
+		figures_series(&b->figures, name, "quantile,us", rows);
+		snprintf(name, sizeof(name), "load_%s", kind);
+		if (bench_metrics(b, &b->after))
+			bench_server_latency(b, name);
 		snprintf(name, sizeof(name), "load_%s_cpu", kind);
 		figure(b, name, (double)cpu / 1e7 / seconds, "% of a core", b->phones,
 			"server, meanwhile");
@@ -268,10 +274,6 @@ static bool load_round(
 
 bool bench_load(struct bench *b)
 {
-	uint32_t stay = b->users / 10 ? b->users / 10 : 1;
-
-	return load_round(b, "none", stay, false, false) &&
-	       load_round(b, "commits", stay, true, false) &&
-	       load_round(b, "reconnects", stay, false, true) &&
-	       load_round(b, "both", stay, true, true);
+	return load_round(b, "none", false, false) && load_round(b, "commits", true, false) &&
+	       load_round(b, "reconnects", false, true) && load_round(b, "both", true, true);
 }
