@@ -405,7 +405,7 @@ bool kernel_settle(uint64_t timeout_ms, volatile const int *stop)
 	}
 	/* Servers give memory back now and then, ours every two seconds: what the base counts must
 	 * not be given back in the middle of the figure. */
-	for (int i = 0; i < 25 && !*stop; i++)
+	for (int i = 0; i < 50 && !*stop; i++)
 		pause_ms(100);
 	return quiet >= 4;
 }
