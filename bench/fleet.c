@@ -35,6 +35,7 @@ enum state {
 struct fleet_phone {
 	_Atomic uint64_t came_ns;
 	uint32_t policy_key;
+	uint32_t asked_ms; /* low half: when the Ping was sent */
 	uint8_t state;
 	bool primed;
 	char *sync_key; /* only while priming */
@@ -125,6 +126,15 @@ static void fail(struct fleet *f, uint32_t i, const char *why)
 	pthread_mutex_unlock(&f->mutex);
 }
 
+/* Spread evenly, and always the same for one phone. */
+static uint32_t heartbeat_of(const struct fleet *f, uint32_t i)
+{
+	uint32_t least = f->o.heartbeat_min_s, most = f->o.heartbeat_s;
+
+	return least ? least + (uint32_t)((uint64_t)i * 2654435761u >> 12) % (most - least + 1)
+		     : most;
+}
+
 static void ask(struct fleet *f, uint32_t i)
 {
 	struct fleet_phone *p = &f->phones[i];
@@ -185,8 +195,9 @@ static void ask(struct fleet *f, uint32_t i)
 		command = EAS_SYNC;
 		break;
 	case STATE_PING:
-		phone_body_ping(f->o.heartbeat_s, &inbox, 1, &f->document);
+		phone_body_ping(heartbeat_of(f, i), &inbox, 1, &f->document);
 		timeout_s = 0;
+		p->asked_ms = (uint32_t)client_now_ms(f->client);
 		break;
 	default:
 		CHECK(!"a state that asks");
@@ -282,12 +293,25 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 static void answer_ping(
 	struct fleet *f, uint32_t i, const struct wbxml_node *root, uint64_t came_ns)
 {
-	struct phone_ping ping;
+	struct phone_ping ping = {.status = 0};
 	char why[64];
 
 	if (phone_read_ping(root, &ping) && ping.status == 2) {
 		atomic_store_explicit(&f->phones[i].came_ns, came_ns, memory_order_release);
 		move(f, i, STATE_ANSWERED);
+		return;
+	}
+	if (ping.status == 1 && f->o.heartbeat_min_s) {
+		uint32_t waited_ms = (uint32_t)(came_ns / 1000000) - f->phones[i].asked_ms;
+		uint32_t due_ms = heartbeat_of(f, i) * 1000;
+		bool late = waited_ms + LATER_MS < due_ms || waited_ms > due_ms + LATER_MS;
+
+		pthread_mutex_lock(&f->mutex);
+		f->status.heartbeats++;
+		f->status.heartbeats_late += late;
+		pthread_mutex_unlock(&f->mutex);
+		move(f, i, STATE_PING);
+		ask(f, i);
 		return;
 	}
 	snprintf(why, sizeof(why), "Ping answered with status %u", ping.status);

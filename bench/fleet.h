@@ -22,6 +22,9 @@ struct fleet_options {
 	uint32_t users;
 	uint32_t user_first, user_end; /* only phones of these exist here; 0, 0: all */
 	uint32_t heartbeat_s;
+	/* Below heartbeat_s: phones have heartbeats between the two, and ask again when one is
+	 * over. 0: all have heartbeat_s, and its end is a failure. */
+	uint32_t heartbeat_min_s;
 	/* Not ActiveSync: GET of this path with the phone's number behind it hangs until something
 	 * comes; any 200 is the answer. NULL: ActiveSync. */
 	const char *get_path;
@@ -35,6 +38,8 @@ struct fleet_status {
 	uint32_t answered;          /* with status 2, since the last fleet_ping */
 	uint32_t failed;            /* connection lost, or another answer */
 	uint32_t busy;              /* on the way to one of these */
+	uint32_t heartbeats;        /* that ran out so far, with heartbeat_min_s */
+	uint32_t heartbeats_late;   /* of these, answered a second too early or too late */
 	uint32_t retried;           /* connections lost so far with `retry` */
 	uint32_t refused;           /* 503 so far; those phones try again after a second */
 	char why[CLIENT_WHY_BYTES]; /* of the newest failure */

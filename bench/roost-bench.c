@@ -55,6 +55,7 @@ static const char usage[] =
 	"  burst       every account gets one message: wakes per second, CPU and system calls per "
 	"wake\n"
 	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
+	"  day         steady life, compressed in time: CPU, and mail that is missed or late\n"
 	"  storm       all phones but --stay drop at once and come back, with full and with "
 	"resumed\n"
 	"              handshakes: time, memory on the way, service to those that stayed\n"
@@ -89,6 +90,8 @@ static const char usage[] =
 	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
 	"      --changes N          per second, of scenario load (default 1000)\n"
 	"      --reconnects N       per second, of scenario load (default 500)\n"
+	"      --compress N         day: so many times faster than life (default 60)\n"
+	"      --seconds S          day: for so long (default 90)\n"
 	"      --tls12              TLS 1.2 only\n"
 	"      --get PATH           handshake: GET this without credentials instead of OPTIONS\n"
 	"      --name NAME          put in front of the figures' names\n"
@@ -260,6 +263,8 @@ static bool server_start(struct bench *b)
 	}
 	if (!b->spawn)
 		return true;
+	if (b->day && b->compress > 8 && b->set_count < SETS_MAX)
+		b->sets[b->set_count++] = "push.heartbeat_min_s=8";
 	/* Above the default, and with room: listeners are shared by address, not evenly. */
 	if (b->phones > 900000 && b->set_count < SETS_MAX) {
 		snprintf(b->connections_set, sizeof(b->connections_set), "core.connections_max=%u",
@@ -284,7 +289,7 @@ static bool server_start(struct bench *b)
 
 static bool needs_fleet(const struct bench *b)
 {
-	return b->hold || b->grow || b->wake || b->load || b->burst || b->storm;
+	return b->hold || b->grow || b->wake || b->load || b->burst || b->storm || b->day;
 }
 
 static bool machine_check(struct bench *b)
@@ -318,11 +323,15 @@ bool bench_fleet_begin(struct bench *b)
 		.prime = b->prime,
 		.get_path = b->poll_path,
 		.get_idle = b->poll_idle,
-		.retry = b->load || b->storm,
+		.retry = b->load || b->storm || b->day,
 	};
 	char why[WHY];
 
 	client_settings(b, b->phones, &o.client);
+	if (b->day) {
+		o.heartbeat_min_s = 8 * 60 / b->compress;
+		o.heartbeat_s = 59 * 60 / b->compress;
+	}
 	if (b->watched) {
 		o.user_end = b->watched;
 		b->watch = fleet_start(&o, why, sizeof(why));
@@ -416,6 +425,10 @@ bool bench_park(struct bench *b, uint32_t phones, const char *doing)
 
 /* ---- hold ---- */
 
+/* A server gives a burst's memory back within seconds: who parked 10,000 phones at once should not
+ * see that as their cost. */
+enum { TIDY_MS = 5000 };
+
 /* Says so when others' connections are in the figures. */
 static void hold_kernel(struct bench *b, const struct kernel_memory *k0,
 	const struct kernel_memory *k1, uint64_t client_bytes, uint64_t server_bytes)
@@ -485,7 +498,7 @@ static bool hold(struct bench *b)
 		return false;
 	parked_ns = clock_mono_ns() - start_ns;
 	if (first && memory) {
-		bench_pause_ms(1000);
+		bench_pause_ms(TIDY_MS);
 		target_memory(b->pid, &half);
 	}
 	start_ns = clock_mono_ns();
@@ -496,7 +509,7 @@ static bool hold(struct bench *b)
 	cpu1 = target_cpu_ns(b->pid);
 	bench_note("hold: %u phones hang after %.1f s; watching the idle server for %u s",
 		b->phones, seconds, b->idle_s);
-	bench_pause_ms(1500); /* the kernel frees some things later */
+	bench_pause_ms(TIDY_MS); /* the kernel frees some things later, too */
 	kernel_memory(&k1);
 	figure(b, "hold_phones", b->phones, "phones", b->phones, "parked Pings over %s",
 		b->url.tls ? "TLS" : "plain HTTP");
@@ -930,6 +943,8 @@ enum {
 	OPT_FORCE,
 	OPT_RESUME,
 	OPT_TUNE,
+	OPT_COMPRESS,
+	OPT_SECONDS,
 	OPT_POLL,
 	OPT_IDLE_AFTER,
 	OPT_PUBLISH,
@@ -954,7 +969,9 @@ static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
 	{"tls12", no_argument, NULL, OPT_TLS12}, {"get", required_argument, NULL, OPT_GET},
 	{"name", required_argument, NULL, OPT_NAME}, {"json", required_argument, NULL, OPT_JSON},
 	{"force", no_argument, NULL, OPT_FORCE}, {"resume", no_argument, NULL, OPT_RESUME},
-	{"tune", no_argument, NULL, OPT_TUNE}, {"poll", required_argument, NULL, OPT_POLL},
+	{"tune", no_argument, NULL, OPT_TUNE}, {"compress", required_argument, NULL, OPT_COMPRESS},
+	{"seconds", required_argument, NULL, OPT_SECONDS},
+	{"poll", required_argument, NULL, OPT_POLL},
 	{"poll-idle", required_argument, NULL, OPT_IDLE_AFTER},
 	{"publish", required_argument, NULL, OPT_PUBLISH},
 	{"stay", required_argument, NULL, OPT_STAY},
@@ -991,7 +1008,8 @@ static void choose(struct bench *b, const char *name)
 		bool *on, in_all;
 	} scenarios[] = {{"hold", &b->hold, true}, {"wake", &b->wake, true},
 		{"burst", &b->burst, true}, {"handshake", &b->handshake, true},
-		{"grow", &b->grow, false}, {"load", &b->load, false}, {"storm", &b->storm, false}};
+		{"grow", &b->grow, false}, {"load", &b->load, false}, {"storm", &b->storm, false},
+		{"day", &b->day, false}};
 
 	for (size_t i = 0; i < ARRAY_LEN(scenarios); i++) {
 		if ((all && scenarios[i].in_all) || strcmp(scenarios[i].name, name) == 0) {
@@ -1093,6 +1111,12 @@ static void read_arguments(struct bench *b, int argc, char **argv)
 			if (b->publish_url.tls)
 				die("--publish: http:// only");
 			break;
+		case OPT_COMPRESS:
+			b->compress = number("compress", optarg, 1, 60);
+			break;
+		case OPT_SECONDS:
+			b->day_s = number("seconds", optarg, 1, 86400);
+			break;
 		case OPT_TUNE:
 			b->tune = true;
 			break;
@@ -1141,9 +1165,13 @@ static void read_arguments(struct bench *b, int argc, char **argv)
 		b->users = b->phones;
 	if (b->users > b->phones)
 		die("--users: more accounts (%u) than phones (%u)", b->users, b->phones);
-	if ((b->wake || b->load || b->burst || b->storm) && !b->spawn && !b->data &&
+	if ((b->wake || b->load || b->burst || b->storm || b->day) && !b->spawn && !b->data &&
 		!b->publish_url.host[0])
-		die("wake, load, burst and storm make changes: they need --data or --spawn");
+		die("wake, load, burst, storm and day make changes: they need --data or --spawn");
+	if (b->day && (b->hold || b->grow || b->wake || b->load || b->burst || b->storm))
+		die("day goes alone");
+	if (b->day && b->users < b->phones)
+		die("--users: in a day every phone is a user");
 	if ((b->load || b->storm) && (b->wake || b->burst))
 		die("load and storm go with grow and hold only");
 	if (b->load || b->storm) {
@@ -1236,6 +1264,8 @@ int main(int argc, char **argv)
 		.heartbeat_s = 3540,
 		.json_file = "-",
 		.stay_percent = 1,
+		.compress = 60,
+		.day_s = 90,
 		.changes_per_s = 1000,
 		.reconnects_per_s = 500,
 	};
@@ -1257,7 +1287,7 @@ int main(int argc, char **argv)
 		(void)((!b->handshake || handshake(b)) && (!b->hold || hold(b)) &&
 			(!b->grow || bench_grow(b)) && (!b->wake || wake(b)) &&
 			(!b->load || bench_load(b)) && (!b->burst || burst(b)) &&
-			(!b->storm || bench_storm(b)));
+			(!b->storm || bench_storm(b)) && (!b->day || bench_day(b)));
 	}
 	clean_up(b);
 	if (b->figures.count)

@@ -22,12 +22,13 @@ enum {
 struct bench {
 	/* the command line */
 	bool spawn, keep, prime, force, tls12, resume, tune;
-	bool hold, grow, wake, load, burst, handshake, storm;
+	bool hold, grow, wake, load, burst, handshake, storm, day;
 	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
 	bool poll_idle;
 	struct client_address publish_url; /* host "": changes go to the store */
 	const char *sets[SETS_MAX + 1];
 	size_t set_count;
+	uint32_t compress, day_s;
 	uint32_t stay_percent, changes_per_s, reconnects_per_s;
 	char connections_set[64];
 	uint32_t phones, users, wakes, visits, parallel, rounds, idle_s, heartbeat_s;
@@ -58,6 +59,7 @@ extern volatile int bench_interrupted;
 bool bench_grow(struct bench *b);
 bool bench_load(struct bench *b);
 bool bench_storm(struct bench *b);
+bool bench_day(struct bench *b);
 
 /* ---- telling ---- */
 

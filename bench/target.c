@@ -367,11 +367,11 @@ void kernel_memory(struct kernel_memory *out)
 	}
 	if (f)
 		fclose(f);
-	/* name active total size per-slab pages-per-slab : tunables ... : slabdata active slabs */
+	/* name active total size per-slab pages-per-slab : tunables ... */
 	f = fopen("/proc/slabinfo", "re");
 	while (f && fgets(line, sizeof(line), f)) {
 		char *data = strstr(line, ": slabdata"), *at = line + strcspn(line, " ");
-		uint64_t v[5], slabs;
+		uint64_t v[3];
 
 		for (int i = 0; i < KERNEL_CACHES && data; i++) {
 			size_t n = strlen(kernel_cache_names[i]);
@@ -380,9 +380,9 @@ void kernel_memory(struct kernel_memory *out)
 				continue;
 			for (size_t k = 0; k < ARRAY_LEN(v); k++)
 				v[k] = strtoull(at, &at, 10);
-			strtoull(data + sizeof(": slabdata"), &data, 10);
-			slabs = strtoull(data, NULL, 10);
-			out->cache[i] = slabs * v[4] * 4096;
+			/* Objects in use, and not whole slabs: those that an earlier benchmark left
+			 * empty would hide what this one takes. */
+			out->cache[i] = v[0] * v[2];
 			out->has_caches = true;
 			break;
 		}

@@ -46,8 +46,8 @@ bool target_memory(pid_t pid, struct target_memory *out); /* with its children *
 enum { KERNEL_CACHES = 7 };
 struct kernel_memory {
 	uint64_t available, slab, sockets; /* MemAvailable, Slab, TCP buffers */
-	uint64_t cache[KERNEL_CACHES];     /* bytes of whole slabs; 0 without the right to read */
-	uint64_t tcp_sockets;              /* in the whole system */
+	uint64_t cache[KERNEL_CACHES]; /* bytes of objects in use; 0 without the right to read */
+	uint64_t tcp_sockets;          /* in the whole system */
 	bool has_caches;
 };
 extern const char *const kernel_cache_names[KERNEL_CACHES];
