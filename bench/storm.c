@@ -255,10 +255,14 @@ static bool load_round(struct bench *b, const char *kind, bool commits, bool rec
 		json_t *rows = json_array();
 
 		/* Sorted by now. */
-		for (double late = 0.5; late * (double)w.n >= 1; late *= 0.9)
+		double late = 0.5;
+
+		while (late * (double)w.n >= 1) {
 			json_array_append_new(
 				rows, json_pack("[f, f]", 1 - late,
 					      (double)quantile(w.took, w.n, 1 - late) / 1e3));
+			late *= 0.9;
+		}
 		snprintf(name, sizeof(name), "load_%s_distribution", kind);
 		figures_series(&b->figures, name, "quantile,us", rows);
 		snprintf(name, sizeof(name), "load_%s", kind);
