@@ -276,6 +276,7 @@ static void report(void)
 	struct statfs fs;
 
 	uname(&u);
+	CHECK(opt.dir);
 	CHECK(statfs(opt.dir, &fs) == 0);
 	if (opt.header)
 		printf("| processes | threads | in flight | changes/s | commits/s | p50 us | p99 "
