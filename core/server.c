@@ -19,6 +19,8 @@
 #include "io/loop.h"
 #include "io/tls.h"
 #include "store/db.h"
+#include "store/mailbox.h"
+#include "store/account.h"
 #include "store/writer.h"
 
 #include <errno.h>
@@ -31,7 +33,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { LISTENERS_MAX = 16, /* (a loop has no more) */ CONFIGS_MAX = 4096, HOUSEKEEPING_MS = 2000 };
+enum {
+	LISTENERS_MAX = 16,
+	/* (a loop has no more) */ CONFIGS_MAX = 4096,
+	HOUSEKEEPING_MS = 2000,
+	PRUNE_LOOKS = 200,
+	PRUNE_ROWS = 1000
+};
 
 struct shard_start {
 	struct running *r;
@@ -63,6 +71,7 @@ struct running {
 	struct admin *admin;
 	_Atomic bool ready;
 	uint64_t housekeeping_ms;
+	char prune_cursor[ACCOUNT_ADDRESS_MAX + 1];
 	pthread_mutex_t upgrade_mutex;
 	pthread_cond_t upgrade_cond;
 	bool upgrade_asked, upgrade_drain, upgrade_told; /* upgrade_mutex */
@@ -792,6 +801,44 @@ void server_leave(struct server **ss)
 	log_msg(LOG_INFO, "upgrade: the old process ends");
 }
 
+struct prune {
+	uint32_t mailbox;
+};
+
+static int prune_write(struct db_txn *txn, void *arg)
+{
+	int n = mailbox_prune(txn, ((struct prune *)arg)->mailbox, PRUNE_ROWS);
+
+	return n < 0 ? n : DB_OK;
+}
+
+/* Tombstones that every device of the mailbox has been told of go away, a few mailboxes at a time. */
+static void prune_some(struct running *r)
+{
+	struct server *s = &r->server;
+	struct prune p = {.mailbox = 0};
+	struct account a;
+	struct db_txn txn;
+	int err;
+
+	if (db_read(s->db, &txn))
+		return;
+	for (int i = 0; i < PRUNE_LOOKS && !p.mailbox; i++) {
+		err = account_next(&txn, r->prune_cursor, &a);
+		if (err) {
+			r->prune_cursor[0] = 0;
+			break;
+		}
+		if (mailbox_wants_pruning(&txn, a.mailbox) == 1)
+			p.mailbox = a.mailbox;
+	}
+	db_read_end(&txn);
+	if (p.mailbox && (err = writer_write(s->writer, prune_write, &p)) != DB_OK &&
+		err != DB_CLOSED)
+		log_msg(LOG_WARNING, "store: old deletions were not tidied away: %s",
+			db_strerror(err));
+}
+
 void server_housekeeping(struct server *s)
 {
 	struct running *r = container_of(s, struct running, server);
@@ -809,6 +856,7 @@ void server_housekeeping(struct server *s)
 	r->housekeeping_ms = now + HOUSEKEEPING_MS;
 	/* (counts what it clears itself) */
 	db_clear_stale_readers(s->db);
+	prune_some(r);
 	db_release_pages(s->db);
 	/* Milliseconds, in which who allocates waits: shards at rest do not. */
 	if (atomic_exchange(&s->memory_freed, false))

@@ -900,6 +900,24 @@ static int folder_oldest_position(
 	return DB_OK;
 }
 
+int mailbox_wants_pruning(struct db_txn *txn, uint32_t mailbox)
+{
+	struct bytes prefix, from, k, v;
+	struct key_parts parts;
+	struct key key;
+	int n = 0, err;
+
+	from = prefix = key_prefix(&key, mailbox, KEY_TOMBSTONE);
+	while ((err = rows_seek(txn, from, prefix.n, &k, &v)) == DB_OK) {
+		if (!key_parse(k, &parts))
+			return DB_CORRUPT;
+		if (++n > MAILBOX_TOMBSTONES_FEW)
+			return 1;
+		from = key_tombstone(&key, mailbox, parts.folder, parts.item + 1);
+	}
+	return err == DB_NOT_FOUND ? 0 : err;
+}
+
 int mailbox_prune(struct db_txn *txn, uint32_t mailbox, size_t max)
 {
 	struct bytes prefix, k, v;

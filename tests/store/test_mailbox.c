@@ -706,6 +706,32 @@ static void random_operations(void **state)
 				view_sync(f, mailbox, folder, &model.views[d][folder], UINT32_MAX));
 }
 
+/* To the operator: old deletions are tidied away, and not looked for with a write each time. */
+static void a_mailbox_asks_for_pruning_when_it_is_worth_it(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t mailbox = fixture_account(f, "a@example.org");
+	struct op o = {.what = OP_DELETE, .mailbox = mailbox, .folder = FOLDER_ID_INBOX};
+	struct db_txn txn;
+
+	for (int i = 0; i <= MAILBOX_TOMBSTONES_FEW; i++) {
+		txn = begin(f);
+		assert_int_equal(mailbox_wants_pruning(&txn, mailbox), 0);
+		db_read_end(&txn);
+		o.item = fixture_deliver(f, mailbox, FOLDER_ID_INBOX, 1);
+		assert_int_equal(run(f, &o), DB_OK);
+	}
+	txn = begin(f);
+	assert_int_equal(mailbox_wants_pruning(&txn, mailbox), 1);
+	db_read_end(&txn);
+	o.what = OP_PRUNE;
+	o.max = 1000;
+	assert_int_equal(run(f, &o), DB_OK);
+	txn = begin(f);
+	assert_int_equal(mailbox_wants_pruning(&txn, mailbox), 0);
+	db_read_end(&txn);
+}
+
 static void pruning_waits_for_the_slowest_device(void **state)
 {
 	struct fixture *f = *state;
@@ -763,6 +789,7 @@ int main(void)
 		TEST(deep_trees_are_removed),
 		TEST(random_operations),
 		TEST(pruning_waits_for_the_slowest_device),
+		TEST(a_mailbox_asks_for_pruning_when_it_is_worth_it),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
