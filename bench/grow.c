@@ -6,7 +6,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <unistd.h>
 
 struct state_of_things {
 	struct kernel_memory kernel;
@@ -17,7 +16,7 @@ static void look(const struct bench *b, struct state_of_things *s)
 {
 	kernel_memory(&s->kernel);
 	target_memory(b->pid, &s->server);
-	target_memory(getpid(), &s->client);
+	target_memory_own(&s->client);
 }
 
 static double caches(const struct kernel_memory *k)

@@ -489,7 +489,7 @@ static bool hold(struct bench *b)
 		bench_note("hold: connections come and go on this machine");
 	kernel_memory(&k0);
 	memory = target_memory(b->pid, &m0);
-	target_memory(getpid(), &c0);
+	target_memory_own(&c0);
 	cpu0 = target_cpu_ns(b->pid);
 	start_ns = clock_mono_ns();
 	/* In two halves: the second shows what a further phone costs, without what the first ones
@@ -527,7 +527,7 @@ static bool hold(struct bench *b)
 		double all = ((double)m1.pss - (double)m0.pss) / b->phones;
 		double further = ((double)m1.pss - (double)half.pss) / (b->phones - first);
 
-		target_memory(getpid(), &c1);
+		target_memory_own(&c1);
 		figure(b, "hold_user_per_ping", all, "bytes", b->phones,
 			"PSS growth of the server, all of it");
 		if (first)

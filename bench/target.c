@@ -339,6 +339,12 @@ bool target_memory(pid_t pid, struct target_memory *out)
 	return out->pss > 0;
 }
 
+void target_memory_own(struct target_memory *out)
+{
+	*out = (struct target_memory){0};
+	add_memory(getpid(), out);
+}
+
 void kernel_memory(struct kernel_memory *out)
 {
 	char line[512];

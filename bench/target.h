@@ -42,6 +42,8 @@ struct target_memory {
 /* Anonymous resident memory, read cheaply (without children): for sampling. 0: cannot be read. */
 uint64_t target_anon_now(pid_t pid);
 bool target_memory(pid_t pid, struct target_memory *out); /* with its children */
+/* Of this program alone, also while it has the server as a child. */
+void target_memory_own(struct target_memory *out);
 
 enum { KERNEL_CACHES = 7 };
 struct kernel_memory {
