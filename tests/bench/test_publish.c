@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* A publisher counts answers, whatever pieces they come in, and takes nothing but 2xx for success. */
+#include "bench/publish.h"
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#define GOOD "HTTP/1.1 202 Accepted\r\nContent-Length: 4\r\n\r\nbody"
+#define BAD  "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
+
+struct server {
+	int fd;
+	const char *answers;
+	size_t expect; /* bytes of requests before the answers */
+	char got[1024];
+	size_t got_n;
+};
+
+/* One connection: reads what must come, then answers one byte at a time. */
+static void *serve(void *arg)
+{
+	struct server *s = arg;
+	int fd = accept(s->fd, NULL, NULL);
+
+	while (s->got_n < s->expect) {
+		ssize_t n = recv(fd, s->got + s->got_n, sizeof(s->got) - 1 - s->got_n, 0);
+
+		if (n <= 0)
+			break;
+		s->got_n += (size_t)n;
+	}
+	for (const char *p = s->answers; *p; p++)
+		if (send(fd, p, 1, MSG_NOSIGNAL) != 1)
+			break;
+	close(fd);
+	return NULL;
+}
+
+static bool publish_to(struct server *s, char *why, size_t why_bytes)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof(sa);
+	struct client_address to;
+	struct publisher *p;
+	const uint32_t phones[] = {7, 12};
+	uint64_t sent_ns = 0;
+	pthread_t thread;
+	char url[64];
+	bool ok;
+
+	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(s->fd, 1), 0);
+	assert_int_equal(getsockname(s->fd, (struct sockaddr *)&sa, &n), 0);
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u/pub/", ntohs(sa.sin_port));
+	assert_true(client_parse_url(url, &to, why, why_bytes));
+	assert_int_equal(pthread_create(&thread, NULL, serve, s), 0);
+	p = publisher_open(&to, why, why_bytes);
+	assert_non_null(p);
+	ok = publisher_send(p, phones, 2, &sent_ns, why, why_bytes);
+	assert_true(sent_ns > 0);
+	publisher_close(&p);
+	assert_null(p);
+	pthread_join(thread, NULL);
+	close(s->fd);
+	return ok;
+}
+
+static void answers_in_pieces_are_counted(void **state)
+{
+	struct server s = {.answers = GOOD GOOD, .expect = 100};
+	char why[256];
+
+	(void)state;
+	assert_true(publish_to(&s, why, sizeof(why)));
+	assert_non_null(strstr(s.got, "POST /pub/7 HTTP/1.1\r\n"));
+	assert_non_null(strstr(s.got, "POST /pub/12 HTTP/1.1\r\n"));
+}
+
+static void a_refusal_is_a_failure(void **state)
+{
+	struct server s = {.answers = GOOD BAD, .expect = 100};
+	char why[256];
+
+	(void)state;
+	assert_false(publish_to(&s, why, sizeof(why)));
+	assert_non_null(strstr(why, "HTTP 403"));
+}
+
+static void a_missing_answer_is_a_failure(void **state)
+{
+	struct server s = {.answers = GOOD, .expect = 100};
+	char why[256];
+
+	(void)state;
+	assert_false(publish_to(&s, why, sizeof(why)));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(answers_in_pieces_are_counted),
+		cmocka_unit_test(a_refusal_is_a_failure),
+		cmocka_unit_test(a_missing_answer_is_a_failure),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
