@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -21,7 +22,7 @@ enum {
 	/* Canonical UTF-8 of as much Latin-1: two bytes a character. */
 	UTF8_BYTES = 2 * TEXT_BYTES,
 	STRIPES = 256,
-	STRIPE_FIRST = 4,
+	PAGE_ENTRIES = 4096 / 32,
 	WINDOW = 16,
 	NEGATIVE_S = 60,
 	THREADS_MAX = 256,
@@ -296,9 +297,10 @@ static struct entry *place(const struct stripe *st, const uint8_t *tag, uint32_t
 
 static void stripe_free(struct stripe *st)
 {
-	if (st->e)
+	if (st->e) {
 		sodium_memzero(st->e, (st->cap + WINDOW) * sizeof(*st->e));
-	free(st->e);
+		munmap(st->e, (st->cap + WINDOW) * sizeof(*st->e));
+	}
 	st->e = NULL;
 	st->cap = 0;
 }
@@ -306,15 +308,21 @@ static void stripe_free(struct stripe *st)
 /* False: at its bound, or without memory; then the least worth goes instead. */
 static bool stripe_grow(struct stripe *st, uint32_t cap_max, uint32_t now)
 {
-	struct stripe bigger = {.cap = st->cap ? st->cap + st->cap / 4 + 1 : STRIPE_FIRST};
+	struct stripe bigger = {.cap = st->cap + st->cap / 4 + 1};
 
+	/* Whole pages of its own: what is outgrown goes back, instead of to an allocator that finds
+	 * no use for it. */
+	bigger.cap =
+		(bigger.cap + WINDOW + PAGE_ENTRIES - 1) / PAGE_ENTRIES * PAGE_ENTRIES - WINDOW;
 	if (bigger.cap > cap_max)
 		bigger.cap = cap_max;
 	if (bigger.cap <= st->cap)
 		return false;
-	bigger.e = calloc(bigger.cap + WINDOW, sizeof(*bigger.e));
-	if (!bigger.e)
+	bigger.e = mmap(NULL, (bigger.cap + WINDOW) * sizeof(*bigger.e), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (bigger.e == MAP_FAILED)
 		return false;
+	madvise(bigger.e, (bigger.cap + WINDOW) * sizeof(*bigger.e), MADV_DONTDUMP);
 	for (uint32_t i = 0; st->cap && i < st->cap + WINDOW; i++)
 		if (entry_worth(&st->e[i], now) > 0)
 			*place(&bigger, st->e[i].tag, now) = st->e[i];
