@@ -174,7 +174,7 @@ END {
 	n = split("hold_user_per_further_ping hold_user_per_ping hold_kernel_per_ping hold_park_cpu " \
 		"hold_idle_cpu_per_ping_minute wake_write_to_phone_p50 wake_write_to_phone_p99 " \
 		"wake_write_to_phone_p999 wake_cpu_single burst_cpu_per_wake burst_wake_rate", f, " ")
-	printf "%-32s %12s %12s %12s %10s %10s\n", "", "roostd", "nchan", "nginx idle", "nchan/us", "idle/us"
+	printf "%-32s %12s %12s %12s %10s %10s\n", "", "roostd", "nchan", "nginx idle", "x nchan", "x idle"
 	for (i = 1; i <= n; i++) {
 		r = v["roost_" f[i]]; c = v["nchan_" f[i]]; p = v["nginx_idle_" f[i]]
 		if (r == "")
