@@ -681,7 +681,10 @@ bool request_resume_sync(struct shard *s, uint32_t slot, bool final)
 {
 	struct conn *c = &s->conns[slot];
 	struct waiter *w = waiters_get(s->waiters, slot);
-	struct active *a = conn_active(s, slot, false);
+	bool had_one = c->active != NULL;
+	/* Also beyond core.requests_in_flight_max: requests that come in slowly must not keep those
+	 * that wait from being answered. The workers' queue bounds how many there can be. */
+	struct active *a = conn_active(s, slot, true);
 	struct job *j;
 
 	if (!a)
@@ -709,7 +712,9 @@ bool request_resume_sync(struct shard *s, uint32_t slot, bool final)
 		.arena = &j->arena,
 	};
 	a->busy = work_submit(s->server->workers, &j->work);
-	return a->busy;
+	if (!a->busy && !had_one)
+		conn_active_release(s, slot);
+	return c->active && c->active->busy;
 }
 
 /* The command has spoken: send, or hang. */
