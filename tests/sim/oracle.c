@@ -590,6 +590,13 @@ static bool denied(const struct request *r)
 	return g.blocked;
 }
 
+/* Requests this close together may count in either order: where memory is short, one has its place
+ * in the order when there is memory to read it. */
+static uint64_t tie_us(void)
+{
+	return TIE_US + world.start_slack_us;
+}
+
 /* Did a request arrive that is newer, or that came so close that it may count as newer? */
 static bool superseded(const struct request *r)
 {
@@ -597,7 +604,7 @@ static bool superseded(const struct request *r)
 		if (o->sent_us + 600ull * SECOND < r->sent_us)
 			return false;
 		/* (A pipelined one comes to the server's notice when those before it are done.) */
-		if (o == r || !o->hangs || !o->turn_us || o->turn_us + TIE_US < r->turn_us)
+		if (o == r || !o->hangs || !o->turn_us || o->turn_us + tie_us() < r->turn_us)
 			continue;
 		if (o->order && r->order && o->order < r->order)
 			continue;
