@@ -194,7 +194,7 @@ static void set_options(int fd, const struct config *c)
 	if (c->http_tcp_keepalive_s) {
 		set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)c->http_tcp_keepalive_s);
 		set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 30);
-		set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+		set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
 	}
 	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)c->http_tcp_user_timeout_s * 1000);
 }
