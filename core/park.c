@@ -312,7 +312,7 @@ static bool finish(struct shard *s, uint32_t slot)
 	if (w->kind == WAITER_SYNC && why == WAKE_CHANGE) {
 		uint64_t due_ms = w->due_ms, order = w->order;
 
-		if (!request_resume_sync(s, slot, false))
+		if (!request_resume_sync(s, slot))
 			return false;
 		c->active->resume_due_ms = due_ms;
 		c->active->order = order;

@@ -677,7 +677,7 @@ static void submit_command(struct shard *s, uint32_t slot)
 	}
 }
 
-bool request_resume_sync(struct shard *s, uint32_t slot, bool final)
+bool request_resume_sync(struct shard *s, uint32_t slot)
 {
 	struct conn *c = &s->conns[slot];
 	struct waiter *w = waiters_get(s->waiters, slot);
@@ -708,7 +708,6 @@ bool request_resume_sync(struct shard *s, uint32_t slot, bool final)
 		.body_is_empty = true,
 		.now_ms = shard_wall_ms(s),
 		.resumed = true,
-		.final = final,
 		.arena = &j->arena,
 	};
 	a->busy = work_submit(s->server->workers, &j->work);

@@ -308,7 +308,7 @@ void request_answer(struct shard *s, uint32_t slot, int eas_status, const char *
 void request_cred_done(struct shard *s, struct active *a);
 void request_job_done(struct shard *s, struct job *j);
 /* Runs the Sync of a parked slot again on a worker. False: no memory for it now. */
-bool request_resume_sync(struct shard *s, uint32_t slot, bool final);
+bool request_resume_sync(struct shard *s, uint32_t slot);
 void request_log(struct shard *s, uint32_t slot, const char *user, const char *device,
 	const char *command, int status, int eas_status, const char *why, uint64_t out_bytes,
 	uint64_t started_ms);

@@ -107,7 +107,7 @@ const char *db_strerror(int err)
 	case DB_EXISTS:
 		return "exists already";
 	case DB_MAP_FULL:
-		return "the store has reached its greatest size (store.map_max)";
+		return "the store has reached its greatest size (store.map_max_mib)";
 	case DB_DISK_FULL:
 		return "no space left on the store's disk";
 	case DB_VERSION:

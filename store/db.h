@@ -31,7 +31,7 @@ enum db_error {
 	DB_OK = 0,
 	DB_NOT_FOUND = -1,
 	DB_EXISTS = -2,
-	DB_MAP_FULL = -3, /* the map cannot grow beyond store.map_max */
+	DB_MAP_FULL = -3, /* the map cannot grow beyond store.map_max_mib */
 	DB_DISK_FULL = -4,
 	DB_VERSION = -5, /* written by another version of Roost, or not by Roost */
 	DB_LOCKED = -6, /* another server has this directory, or this process has it open already */

@@ -32,7 +32,7 @@ struct waiter {
 	uint8_t kind; /* enum waiter_kind */
 	uint8_t why;  /* enum wake_reason, 0 while it waits */
 };
-_Static_assert(sizeof(struct waiter) <= 88, "parked Ping budget, ARCHITECTURE.md");
+_Static_assert(sizeof(struct waiter) <= 80, "parked Ping budget, ARCHITECTURE.md");
 
 struct waiters;
 struct waiters *waiters_new(uint32_t slots_max);

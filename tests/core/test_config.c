@@ -157,7 +157,7 @@ static void variables_that_set_nothing(void **state)
 	assert_non_null(strstr(why, "ROOST_PUSH_NONSENSE"));
 	assert_false(env_one("ROOST_CORE_SHARDS=-1"));
 	assert_non_null(strstr(why, "ROOST_CORE_SHARDS"));
-	assert_non_null(strstr(why, "0 to 256"));
+	assert_non_null(strstr(why, "0 to 64"));
 	assert_true(env_one("ROOST_HTTP_SERVICE_HOST=10.0.0.1"));
 	assert_true(env_one("ROOST_HTTP_SERVICE_PORT_METRICS=1"));
 	assert_true(env_one("ROOST_HTTP_PORT=tcp://10.0.0.1:80"));
