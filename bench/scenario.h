@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* bench/scenario.h - what the scenarios of roost-bench share: its settings, its server and its phones,
- * and how they tell people what happens. Private to roost-bench; the functions are its main file's
- * but for the scenarios.
+ * and how they tell people what happens. Private to roost-bench.
  * Thread: the main thread.    Errors: false, said by bench_failed. */
 #ifndef ROOST_BENCH_SCENARIO_H
 #define ROOST_BENCH_SCENARIO_H
@@ -17,6 +16,9 @@ enum {
 	WAKE_PATIENCE_MS = 10000,
 	SETS_MAX = 64,
 	WHY = 512,
+	/* Phones per 127.0.0.x: the kernel gives every second port of its range quickly and then
+	 * searches long, so less than half of 28,000. */
+	PHONES_PER_SOURCE = 10000,
 };
 
 struct bench {
@@ -54,36 +56,58 @@ struct bench {
 
 extern volatile int bench_interrupted;
 
-/* ---- scenarios ---- */
+/* ---- scenarios, each in a file of its name ---- */
 
+bool bench_handshake(struct bench *b);
+bool bench_hold(struct bench *b);
 bool bench_grow(struct bench *b);
-bool bench_load(struct bench *b);
+bool bench_wake(struct bench *b);
+bool bench_load(struct bench *b); /* storm.c */
+bool bench_burst(struct bench *b);
 bool bench_storm(struct bench *b);
 bool bench_day(struct bench *b);
 
-/* ---- telling ---- */
+/* ---- telling: tell.c ---- */
 
 /* One line that is written over on a terminal; every two seconds one on anything else. */
 __attribute__((format(printf, 1, 2))) void bench_progress(const char *fmt, ...);
+void bench_progress_end(void);
 __attribute__((format(printf, 1, 2))) void bench_note(const char *fmt, ...);
 __attribute__((format(printf, 2, 3))) bool bench_failed(struct bench *b, const char *fmt, ...);
 #define figure(b, ...) figure_add(&(b)->figures, __VA_ARGS__)
 /* p50, p99 and p99.9 of n latencies, which are sorted. */
 void bench_show_latencies(
 	struct bench *b, const char *name, uint64_t *ns, size_t n, const char *what);
+void bench_server_latency(struct bench *b, const char *scenario); /* of b->before and b->after */
 
-/* ---- doing ---- */
+/* ---- the server and its accounts: server.c ---- */
 
-void bench_pause_ms(uint64_t ms);
-uint32_t bench_random_below(uint32_t n);
+bool bench_needs_fleet(const struct bench *b);
+/* Before anything is started; what was tuned is put back by bench_server_end. */
+bool bench_machine_check(struct bench *b);
+/* Fills the store and starts the server, as far as they are ours. */
+bool bench_server_begin(struct bench *b);
+/* Also the phones, and after any failure. */
+void bench_server_end(struct bench *b);
 /* False: no metrics, or they cannot be had (said once). */
 bool bench_metrics(struct bench *b, struct metrics_page *page);
+/* One change for each of these users. at_ns_out: when it was durable; with a publisher, when sending
+ * it began. */
+bool bench_change(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out, char *why,
+	size_t why_bytes);
+/* Phones [first, first + n) have synced their changes. */
+bool bench_caught_up(struct bench *b, uint32_t first, uint32_t n, char *why, size_t why_bytes);
+/* Phones of one account. */
+uint32_t bench_phones_of_user(const struct bench *b, uint32_t user);
+
+/* ---- the phones: phones.c ---- */
+
+void bench_client_settings(const struct bench *b, uint32_t phones, struct client_options *o);
 bool bench_fleet_begin(struct bench *b);
 /* Parks what is not parked of the first `phones`. */
 bool bench_park(struct bench *b, uint32_t phones, const char *doing);
 void bench_status(const struct bench *b, struct fleet_status *out); /* of both fleets */
-void bench_server_latency(struct bench *b, const char *scenario);   /* of b->before and b->after */
-/* Phones of one account. */
-uint32_t bench_phones_of_user(const struct bench *b, uint32_t user);
+void bench_pause_ms(uint64_t ms);
+uint32_t bench_random_below(uint32_t n);
 
 #endif

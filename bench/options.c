@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#include "bench/options.h"
+
+#include "bench/mailroom.h"
+#include "core/base/check.h"
+#include "core/version.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char usage[] =
+	"roost-bench - measures a push server\n"
+	"\n"
+	"  roost-bench --spawn [options] [SCENARIO...]\n"
+	"  roost-bench --url https://HOST:PORT [--pid PID] [--metrics URL] [--data DIR] [options] "
+	"...\n"
+	"\n"
+	"Scenarios (all: hold, wake, burst, handshake; the default):\n"
+	"  hold        parks the phones: user and kernel memory per parked Ping, CPU while idle\n"
+	"  grow        the same at 10,000, 30,000, 100,000, 300,000 and 1,000,000 phones of one "
+	"run,\n"
+	"              up to --phones: must stay flat\n"
+	"  wake        one random phone of all gets mail: commit to wire, commit to phone\n"
+	"  load        the same while changes are committed elsewhere, while phones reconnect, "
+	"and\n"
+	"              both\n"
+	"  burst       every account gets one message: wakes per second, CPU and system calls per "
+	"wake\n"
+	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
+	"  day         steady life, compressed in time: CPU, and mail that is missed or late\n"
+	"  storm       all phones but --stay drop at once and come back, with full and with "
+	"resumed\n"
+	"              handshakes: time, memory on the way, service to those that stayed\n"
+	"\n"
+	"The server:\n"
+	"      --spawn              start roostd on a temporary store, and end it afterwards\n"
+	"      --roostd FILE        which (default: beside this program)\n"
+	"  -s, --set SECTION.KEY=V  further settings for it\n"
+	"  -u, --url URL            a server that runs; any HTTPS server for `handshake`\n"
+	"      --pid PID            its process (with its children), for memory and CPU\n"
+	"      --metrics URL        its metrics, like http://127.0.0.1:9100/metrics\n"
+	"      --data DIR           its data directory: accounts bench*@" MAILROOM_DOMAIN
+	" are made\n"
+	"                           there, and changes committed; removed at the end\n"
+	"      --keep               do not remove them\n"
+	"      --prime              Provision, FolderSync and Sync over the network\n"
+	"      --ca FILE            verify the certificate (default: do not)\n"
+	"\n"
+	"How much:\n"
+	"  -n, --phones N           (default 20000)\n"
+	"      --users N            accounts; phones are spread over them (default: as many)\n"
+	"      --wakes N            of scenario wake (default 1000)\n"
+	"      --visits N           of scenario handshake (default 2000)\n"
+	"      --parallel N         connections shaking hands at a time (default 64)\n"
+	"      --rounds N           of burst and handshake; medians are shown (default 3)\n"
+	"      --idle S             seconds to watch the idle server (default 10)\n"
+	"      --heartbeat S        (default 3540)\n"
+	"      --poll PATH          not ActiveSync: each phone's GET of PATH and its number hangs\n"
+	"      --poll-idle PATH     the same, answered at once: connections that only idle\n"
+	"      --publish URL        changes are POSTs to this http:// URL and the phone's number\n"
+	"      --resume             handshakes of the phones resume a session\n"
+	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
+	"      --changes N          per second, of scenario load (default 1000)\n"
+	"      --reconnects N       per second, of scenario load (default 500)\n"
+	"      --compress N         day: so many times faster than life (default 60)\n"
+	"      --seconds S          day: for so long (default 90)\n"
+	"      --tls12              TLS 1.2 only\n"
+	"      --get PATH           handshake: GET this without credentials instead of OPTIONS\n"
+	"      --name NAME          put in front of the figures' names\n"
+	"      --json FILE          JSON lines go there, appended; - standard output (default),\n"
+	"                           none\n"
+	"      --tune               set the sysctls that do not suffice, say which, and put them "
+	"back\n"
+	"      --force              start although memory, ports, files or tcp_mem do not suffice\n"
+	"  -V, --version\n"
+	"  -h, --help\n"
+	"\n"
+	"Exit codes: 0 all measured, 1 something failed, 2 wrong usage, 3 the machine is too "
+	"small,\n"
+	"130 interrupted. See roost-bench(1).\n";
+
+enum {
+	OPT_SPAWN = 256,
+	OPT_ROOSTD,
+	OPT_PID,
+	OPT_METRICS,
+	OPT_DATA,
+	OPT_KEEP,
+	OPT_PRIME,
+	OPT_CA,
+	OPT_USERS,
+	OPT_WAKES,
+	OPT_VISITS,
+	OPT_PARALLEL,
+	OPT_ROUNDS,
+	OPT_IDLE,
+	OPT_HEARTBEAT,
+	OPT_TLS12,
+	OPT_GET,
+	OPT_NAME,
+	OPT_JSON,
+	OPT_FORCE,
+	OPT_RESUME,
+	OPT_TUNE,
+	OPT_COMPRESS,
+	OPT_SECONDS,
+	OPT_POLL,
+	OPT_IDLE_AFTER,
+	OPT_PUBLISH,
+	OPT_STAY,
+	OPT_CHANGES,
+	OPT_RECONNECTS,
+};
+
+static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
+	{"roostd", required_argument, NULL, OPT_ROOSTD}, {"set", required_argument, NULL, 's'},
+	{"url", required_argument, NULL, 'u'}, {"pid", required_argument, NULL, OPT_PID},
+	{"metrics", required_argument, NULL, OPT_METRICS},
+	{"data", required_argument, NULL, OPT_DATA}, {"keep", no_argument, NULL, OPT_KEEP},
+	{"prime", no_argument, NULL, OPT_PRIME}, {"ca", required_argument, NULL, OPT_CA},
+	{"phones", required_argument, NULL, 'n'}, {"users", required_argument, NULL, OPT_USERS},
+	{"wakes", required_argument, NULL, OPT_WAKES},
+	{"visits", required_argument, NULL, OPT_VISITS},
+	{"parallel", required_argument, NULL, OPT_PARALLEL},
+	{"rounds", required_argument, NULL, OPT_ROUNDS},
+	{"idle", required_argument, NULL, OPT_IDLE},
+	{"heartbeat", required_argument, NULL, OPT_HEARTBEAT},
+	{"tls12", no_argument, NULL, OPT_TLS12}, {"get", required_argument, NULL, OPT_GET},
+	{"name", required_argument, NULL, OPT_NAME}, {"json", required_argument, NULL, OPT_JSON},
+	{"force", no_argument, NULL, OPT_FORCE}, {"resume", no_argument, NULL, OPT_RESUME},
+	{"tune", no_argument, NULL, OPT_TUNE}, {"compress", required_argument, NULL, OPT_COMPRESS},
+	{"seconds", required_argument, NULL, OPT_SECONDS},
+	{"poll", required_argument, NULL, OPT_POLL},
+	{"poll-idle", required_argument, NULL, OPT_IDLE_AFTER},
+	{"publish", required_argument, NULL, OPT_PUBLISH},
+	{"stay", required_argument, NULL, OPT_STAY},
+	{"changes", required_argument, NULL, OPT_CHANGES},
+	{"reconnects", required_argument, NULL, OPT_RECONNECTS},
+	{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+
+__attribute__((format(printf, 1, 2))) static _Noreturn void die(const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "roost-bench: ");
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fprintf(stderr, " (roost-bench --help)\n");
+	exit(EXIT_USAGE);
+}
+
+static uint32_t number(const char *option, const char *text, uint32_t min, uint32_t max)
+{
+	uint64_t v;
+
+	if (!bytes_to_u64(bytes_str(text), max, &v) || v < min)
+		die("--%s: '%s' is not a number from %u to %u", option, text, min, max);
+	return (uint32_t)v;
+}
+
+static void choose(struct bench *b, const char *name)
+{
+	bool all = strcmp(name, "all") == 0, hit = all;
+	struct {
+		const char *name;
+		bool *on, in_all;
+	} scenarios[] = {{"hold", &b->hold, true}, {"wake", &b->wake, true},
+		{"burst", &b->burst, true}, {"handshake", &b->handshake, true},
+		{"grow", &b->grow, false}, {"load", &b->load, false}, {"storm", &b->storm, false},
+		{"day", &b->day, false}};
+
+	for (size_t i = 0; i < ARRAY_LEN(scenarios); i++) {
+		if ((all && scenarios[i].in_all) || strcmp(scenarios[i].name, name) == 0) {
+			*scenarios[i].on = true;
+			hit = true;
+		}
+	}
+	if (!hit)
+		die("'%s' is not a scenario", name);
+}
+
+void bench_options(struct bench *b, int argc, char **argv)
+{
+	const char *url = NULL, *metrics_url = NULL;
+	char why[WHY];
+	int o;
+
+	while ((o = getopt_long(argc, argv, "s:u:n:Vh", options, NULL)) != -1) {
+		switch (o) {
+		case OPT_SPAWN:
+			b->spawn = true;
+			break;
+		case OPT_ROOSTD:
+			b->roostd = optarg;
+			break;
+		case 's':
+			if (b->set_count == SETS_MAX)
+				die("too many --set");
+			b->sets[b->set_count++] = optarg;
+			break;
+		case 'u':
+			url = optarg;
+			break;
+		case OPT_PID:
+			b->pid = (pid_t)number("pid", optarg, 1, INT32_MAX);
+			break;
+		case OPT_METRICS:
+			metrics_url = optarg;
+			break;
+		case OPT_DATA:
+			b->data = optarg;
+			break;
+		case OPT_KEEP:
+			b->keep = true;
+			break;
+		case OPT_PRIME:
+			b->prime = true;
+			break;
+		case OPT_CA:
+			b->ca_file = optarg;
+			break;
+		case 'n':
+			b->phones = number("phones", optarg, 1, 4000000);
+			break;
+		case OPT_USERS:
+			b->users = number("users", optarg, 1, 4000000);
+			break;
+		case OPT_WAKES:
+			b->wakes = number("wakes", optarg, 1, 1000000);
+			break;
+		case OPT_VISITS:
+			b->visits = number("visits", optarg, 1, 10000000);
+			break;
+		case OPT_PARALLEL:
+			b->parallel = number("parallel", optarg, 1, 4096);
+			break;
+		case OPT_ROUNDS:
+			b->rounds = number("rounds", optarg, 1, ROUNDS_MAX);
+			break;
+		case OPT_IDLE:
+			b->idle_s = number("idle", optarg, 1, 3600);
+			break;
+		case OPT_HEARTBEAT:
+			b->heartbeat_s = number("heartbeat", optarg, 1, 3540);
+			break;
+		case OPT_TLS12:
+			b->tls12 = true;
+			break;
+		case OPT_GET:
+			b->get_path = optarg;
+			break;
+		case OPT_NAME:
+			b->figures.prefix = optarg;
+			break;
+		case OPT_JSON:
+			b->json_file = optarg;
+			break;
+		case OPT_RESUME:
+			b->resume = true;
+			break;
+		case OPT_POLL:
+		case OPT_IDLE_AFTER:
+			b->poll_path = optarg;
+			b->poll_idle = o == OPT_IDLE_AFTER;
+			break;
+		case OPT_PUBLISH:
+			if (!client_parse_url(optarg, &b->publish_url, why, sizeof(why)))
+				die("--publish: %s", why);
+			if (b->publish_url.tls)
+				die("--publish: http:// only");
+			break;
+		case OPT_COMPRESS:
+			b->compress = number("compress", optarg, 1, 60);
+			break;
+		case OPT_SECONDS:
+			b->day_s = number("seconds", optarg, 1, 86400);
+			break;
+		case OPT_TUNE:
+			b->tune = true;
+			break;
+		case OPT_STAY:
+			b->stay_percent = number("stay", optarg, 0, 99);
+			break;
+		case OPT_CHANGES:
+			b->changes_per_s = number("changes", optarg, 1, 1000000);
+			break;
+		case OPT_RECONNECTS:
+			b->reconnects_per_s = number("reconnects", optarg, 1, 100000);
+			break;
+		case OPT_FORCE:
+			b->force = true;
+			break;
+		case 'V':
+			printf("roost-bench %s (%s), %s\n", roost_version, roost_commit,
+				tls_library());
+			exit(0);
+		case 'h':
+			fputs(usage, stdout);
+			exit(0);
+		default:
+			fprintf(stderr, "roost-bench --help tells more\n");
+			exit(EXIT_USAGE);
+		}
+	}
+	if (optind == argc)
+		choose(b, "all");
+	while (optind < argc)
+		choose(b, argv[optind++]);
+	if (b->spawn == (url != NULL))
+		die("one of --spawn and --url is needed");
+	if (b->spawn && (b->pid || metrics_url || b->data))
+		die("--pid, --metrics and --data belong to --url");
+	if (url && !client_parse_url(url, &b->url, why, sizeof(why)))
+		die("--url: %s", why);
+	if (metrics_url) {
+		if (!client_parse_url(metrics_url, &b->metrics_url, why, sizeof(why)))
+			die("--metrics: %s", why);
+		if (b->metrics_url.tls)
+			die("--metrics: http:// only");
+		b->has_metrics = true;
+	}
+	if (b->users == 0)
+		b->users = b->phones;
+	if (b->users > b->phones)
+		die("--users: more accounts (%u) than phones (%u)", b->users, b->phones);
+	if ((b->wake || b->load || b->burst || b->storm || b->day) && !b->spawn && !b->data &&
+		!b->publish_url.host[0])
+		die("wake, load, burst, storm and day make changes: they need --data or --spawn");
+	if (b->day && (b->hold || b->grow || b->wake || b->load || b->burst || b->storm))
+		die("day goes alone");
+	if (b->day && b->users < b->phones)
+		die("--users: in a day every phone is a user");
+	if ((b->load || b->storm) && (b->wake || b->burst))
+		die("load and storm go with grow and hold only");
+	if (b->load || b->storm) {
+		b->watched = (uint32_t)((uint64_t)b->users * b->stay_percent / 100);
+		b->watched += b->watched == 0;
+		if (b->watched == b->users)
+			die("load and storm need more than one account");
+	}
+	if (b->publish_url.host[0] && (b->load || b->storm || b->data || b->spawn))
+		die("--publish goes with --url, wake and burst only");
+	if (b->poll_path && b->users < b->phones)
+		die("--poll: every phone is a user");
+	/* A server that only shakes hands knows no accounts. */
+	if (!bench_needs_fleet(b) && b->get_path)
+		b->data = NULL;
+}
+
+json_t *bench_settings(const struct bench *b)
+{
+	json_t *sets = json_array();
+
+	for (size_t i = 0; i < b->set_count; i++)
+		json_array_append_new(sets, json_string(b->sets[i]));
+	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:b, s:o}", "phones",
+		(int)b->phones, "users", (int)b->users, "parallel", (int)b->parallel, "rounds",
+		(int)b->rounds, "heartbeat_s", (int)b->heartbeat_s, "client_bytes_per_phone",
+		(int)fleet_phone_bytes(), "spawned", b->spawn, "tls", b->url.tls, "tls12_only",
+		b->tls12, "resume", b->resume, "set", sets);
+}

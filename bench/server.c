@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The server of a run, spawned or somebody else's; its accounts; whether the machine suffices. */
+#include "bench/scenario.h"
+#include "core/base/check.h"
+#include "core/base/clock.h"
+
+#include <stdio.h>
+
+bool bench_metrics(struct bench *b, struct metrics_page *page)
+{
+	char why[WHY];
+
+	if (!b->has_metrics)
+		return false;
+	if (metrics_fetch(&b->metrics_url, page, why, sizeof(why)))
+		return true;
+	b->has_metrics = false;
+	return bench_failed(b, "%s", why);
+}
+
+static bool fill_store(struct bench *b)
+{
+	char why[WHY];
+	uint64_t start_ms = clock_mono_ms();
+	int64_t done;
+
+	b->mailroom = mailroom_open(b->data, b->spawn, b->users, b->phones, why, sizeof(why));
+	if (!b->mailroom)
+		return bench_failed(b, "%s", why);
+	do {
+		done = mailroom_fill(b->mailroom, why, sizeof(why));
+		if (done < 0)
+			return bench_failed(b, "%s", why);
+		bench_progress("store: %u accounts, %lld of %u phones", b->users, (long long)done,
+			b->phones);
+	} while (done < b->phones && !bench_interrupted);
+	bench_note(
+		"store: %u accounts and %u synced phones in %.1f s (one shared Argon2 hash of the "
+		"least cost: for benchmarks only)",
+		b->users, b->phones, (double)(clock_mono_ms() - start_ms) / 1000);
+	return !bench_interrupted;
+}
+
+bool bench_server_begin(struct bench *b)
+{
+	char why[WHY], url[64];
+	char program[4096];
+
+	if (b->spawn) {
+		if (!target_prepare(&b->server, why, sizeof(why)))
+			return bench_failed(b, "%s", why);
+		b->data = b->server.data;
+	}
+	if (b->data && !fill_store(b))
+		return false;
+	if (b->publish_url.host[0]) {
+		b->publisher = publisher_open(&b->publish_url, why, sizeof(why));
+		if (!b->publisher)
+			return bench_failed(b, "%s", why);
+	}
+	if (!b->spawn)
+		return true;
+	if (b->day && b->compress > 8 && b->set_count < SETS_MAX)
+		b->sets[b->set_count++] = "push.heartbeat_min_s=8";
+	/* Above the default, and with room: listeners are shared by address, not evenly. */
+	if (b->phones > 900000 && b->set_count < SETS_MAX) {
+		snprintf(b->connections_set, sizeof(b->connections_set), "core.connections_max=%u",
+			b->phones + b->phones / 10);
+		b->sets[b->set_count++] = b->connections_set;
+	}
+	if (b->roostd)
+		snprintf(program, sizeof(program), "%s", b->roostd);
+	else
+		target_default_program(program, sizeof(program));
+	if (!target_start(&b->server, program, b->sets, why, sizeof(why)))
+		return bench_failed(b, "%s", why);
+	b->pid = b->server.pid;
+	snprintf(url, sizeof(url), "https://127.0.0.1:%u", b->server.https_port);
+	CHECK(client_parse_url(url, &b->url, why, sizeof(why)));
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u/metrics", b->server.admin_port);
+	CHECK(client_parse_url(url, &b->metrics_url, why, sizeof(why)));
+	b->has_metrics = true;
+	bench_note("server: %s, pid %d, %s:%s", program, (int)b->pid, b->url.host, b->url.port);
+	return true;
+}
+
+bool bench_needs_fleet(const struct bench *b)
+{
+	return b->hold || b->grow || b->wake || b->load || b->burst || b->storm || b->day;
+}
+
+bool bench_machine_check(struct bench *b)
+{
+	struct machine_need need = {
+		.phones = bench_needs_fleet(b) ? b->phones : b->parallel,
+		.per_source = PHONES_PER_SOURCE,
+		.addresses = 1,
+		.both_ends = b->spawn || b->pid > 0,
+		.all_at_once = b->burst || b->storm,
+	};
+
+	if (b->tune && !machine_tune(&need, stderr) && !b->force)
+		return bench_failed(b, "not everything could be tuned (are you root?)");
+
+	if (machine_suffices(&need, stderr) || b->force)
+		return true;
+	bench_failed(b, "this machine does not suffice (--force starts all the same)");
+	return false;
+}
+
+bool bench_change(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out, char *why,
+	size_t why_bytes)
+{
+	if (b->publisher)
+		return publisher_send(b->publisher, users, n, at_ns_out, why, why_bytes);
+	return mailroom_deliver(b->mailroom, users, n, at_ns_out, why, why_bytes);
+}
+
+bool bench_caught_up(struct bench *b, uint32_t first, uint32_t n, char *why, size_t why_bytes)
+{
+	return b->publisher || mailroom_catch_up(b->mailroom, first, n, why, why_bytes);
+}
+
+uint32_t bench_phones_of_user(const struct bench *b, uint32_t user)
+{
+	return (b->phones - user - 1) / b->users + 1;
+}
+
+void bench_server_end(struct bench *b)
+{
+	char why[WHY];
+	int64_t left;
+
+	if (b->fleet)
+		bench_note("closing %u connections", b->phones);
+	fleet_stop(&b->watch);
+	fleet_stop(&b->fleet);
+	if (b->mailroom && !b->spawn && !b->keep) {
+		do {
+			left = mailroom_clear(b->mailroom, why, sizeof(why));
+			bench_progress(
+				"removing the benchmark's accounts: %lld left", (long long)left);
+		} while (left > 0);
+		if (left < 0)
+			bench_failed(b, "%s", why);
+	}
+	mailroom_close(&b->mailroom);
+	publisher_close(&b->publisher);
+	if (b->spawn)
+		target_stop(&b->server);
+	metrics_free(&b->before);
+	metrics_free(&b->after);
+	machine_untune(stderr);
+	bench_progress_end();
+}
