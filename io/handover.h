@@ -35,7 +35,7 @@ struct handover_escrow *handover_escrow_new(uint32_t places, int *err_out);
 struct handover_escrow *handover_escrow_adopt(const struct handover_key *key, int *err_out);
 void handover_escrow_key(const struct handover_escrow *e, struct handover_key *key_out);
 uint32_t handover_escrow_places(const struct handover_escrow *e);
-/* For loop.c. */
+/* For loop_move.c. */
 struct io_uring *handover_escrow_ring(struct handover_escrow *e);
 int handover_escrow_fd(const struct handover_escrow *e);
 /* This process' hold on it; the kernel drops what is in it when nobody holds it any more, a little

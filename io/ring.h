@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* io/ring.h - one io_uring with its table of direct descriptors and its receive buffers. The only
- * files that know liburing are this one, ring.c, loop.c and handover.c; opcodes younger than liburing 2.3 are
+ * files that know liburing are this one, ring.c, loop*.c and handover.c; opcodes younger than liburing 2.3 are
  * written out in ring.c.
  * Thread: the one that opened the ring (IORING_SETUP_SINGLE_ISSUER).
  * Memory: per ring 64 B per SQ entry, 16 B per CQ entry, 8 B per direct descriptor in the kernel;
@@ -37,7 +37,7 @@ enum ring_feature {
 };
 /* For tests: features to act without, as on an older kernel. Set before the first loop_new. */
 extern unsigned ring_features_hidden;
-/* Without RING_PROMPT_CLOSE: no request is left in the kernel longer than this; see loop.c. */
+/* Without RING_PROMPT_CLOSE: no request is left in the kernel longer than this; see loop_slot.c. */
 extern uint32_t ring_renew_ms;
 bool ring_has(enum ring_feature f);
 
