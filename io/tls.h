@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* io/tls.h - TLS handshakes by wolfSSL, as a machine that never touches a socket. Only tls.c and
- * tlsrec.c include wolfSSL. TLS 1.2 (RFC 5246, AEAD suites with ECDHE only) and 1.3 (RFC 8446).
+/* io/tls.h - TLS handshakes by wolfSSL, as a machine that never touches a socket. TLS 1.2
+ * (RFC 5246, AEAD suites with ECDHE only) and 1.3 (RFC 8446). Only io/tls*.c include wolfSSL;
+ * tls_priv.h says which file does what.
  * Thread: a tls_ctx may be used by all threads (handshakes take a reference); reload makes a new
  *         one, the old goes with its last handshake. A tls_hs belongs to one thread.
  * Memory: before the ClientHello is whole: what came of it (at most 18 KB). Then per handshake in

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Tickets (RFC 5077, RFC 8446 4.6.1).
+ * Stateless: the key of a period follows from the seed, so threads, contexts and nodes agree
+ * without telling each other. */
+#include "io/tls_priv.h"
+
+#include "core/base/check.h"
+
+#include <wolfssl/wolfcrypt/chacha20_poly1305.h>
+#include <wolfssl/wolfcrypt/hmac.h>
+
+#include <string.h>
+#include <sys/random.h>
+
+enum { TICKET_TAG_BYTES = 16 };
+
+struct ticket_key {
+	uint8_t name[WOLFSSL_TICKET_NAME_SZ];
+	uint8_t key[CHACHA20_POLY1305_AEAD_KEYSIZE];
+};
+
+static bool ticket_key_of(const struct tls_ctx *c, uint64_t period, struct ticket_key *out)
+{
+	uint8_t info[24] = "roost ticket v1\0", mac[64];
+	Hmac hmac;
+	bool ok = false;
+
+	store_be64(info + 16, period);
+	if (wc_HmacInit(&hmac, NULL, INVALID_DEVID) != 0)
+		return false;
+	if (wc_HmacSetKey(&hmac, WC_SHA512, c->ticket_seed, sizeof(c->ticket_seed)) == 0 &&
+		wc_HmacUpdate(&hmac, info, sizeof(info)) == 0 && wc_HmacFinal(&hmac, mac) == 0) {
+		memcpy(out->name, mac, sizeof(out->name));
+		memcpy(out->key, mac + 32, sizeof(out->key));
+		ok = true;
+	}
+	wc_HmacFree(&hmac);
+	explicit_bzero(mac, sizeof(mac));
+	return ok;
+}
+_Static_assert(WOLFSSL_TICKET_NAME_SZ <= 32 && WOLFSSL_TICKET_IV_SZ >= 12 &&
+		       WOLFSSL_TICKET_MAC_SZ >= TICKET_TAG_BYTES,
+	"ticket layout");
+
+/* wolfSSL 5.5.4 believes the length inside a ticket up to 32 bytes beyond what the client sent, so
+ * a decryption in place would write behind its buffer. All our tickets have one length; another
+ * one is refused. It is learned from the first ticket made: until then nothing is resumed. */
+static _Atomic int ticket_plain_bytes;
+
+int tls_ticket_cb(WOLFSSL *ssl, unsigned char *name, unsigned char *iv, unsigned char *mac, int enc,
+	unsigned char *p, int n, int *n_out, void *arg)
+{
+	const struct tls_ctx *c = arg;
+	uint64_t now = c->wall_ms() / 1000 / c->ticket_rotate_s;
+	struct ticket_key k;
+	int result = WOLFSSL_TICKET_RET_REJECT;
+
+	*n_out = n;
+	if (enc) {
+		result = WOLFSSL_TICKET_RET_FATAL;
+		atomic_store_explicit(&ticket_plain_bytes, n, memory_order_relaxed);
+		memset(iv, 0, WOLFSSL_TICKET_IV_SZ);
+		memset(mac, 0, WOLFSSL_TICKET_MAC_SZ);
+		/* 96 random bits per ticket: far below the birthday bound in one period. */
+		if (ticket_key_of(c, now, &k) && getrandom(iv, 12, 0) == 12) {
+			memcpy(name, k.name, sizeof(k.name));
+			if (wc_ChaCha20Poly1305_Encrypt(
+				    k.key, iv, name, sizeof(k.name), p, (word32)n, p, mac) == 0)
+				result = WOLFSSL_TICKET_RET_OK;
+		}
+		explicit_bzero(&k, sizeof(k));
+		return result;
+	}
+	if (n != atomic_load_explicit(&ticket_plain_bytes, memory_order_relaxed))
+		return result;
+	/* The next period too: another node's clock may be a little ahead. */
+	const uint64_t periods[] = {now, now - 1, now + 1};
+	for (size_t i = 0; i < ARRAY_LEN(periods) && result == WOLFSSL_TICKET_RET_REJECT; i++) {
+		if (!ticket_key_of(c, periods[i], &k) || memcmp(name, k.name, sizeof(k.name)) != 0)
+			continue;
+		if (wc_ChaCha20Poly1305_Decrypt(
+			    k.key, iv, name, sizeof(k.name), p, (word32)n, mac, p) != 0)
+			break;
+		/* TLS 1.3 clients get a new ticket anyway, and wolfSSL takes CREATE for a refusal
+		 * there. A TLS 1.2 client would go on with a ticket about to die (5.5.4 forgets
+		 * to send the new one; later versions do). */
+		result = i == 0 || wolfSSL_version(ssl) == TLS1_3_VERSION
+				 ? WOLFSSL_TICKET_RET_OK
+				 : WOLFSSL_TICKET_RET_CREATE;
+	}
+	explicit_bzero(&k, sizeof(k));
+	return result;
+}
