@@ -122,8 +122,12 @@ static bool split_pair(char *text, struct tls_pair *out)
 	return true;
 }
 
-static bool load_tls(const struct config *c, struct tls_ctx **out, char *why, size_t why_bytes)
+/* before: the context that this one follows, or NULL. Its tickets stay good: a new certificate must
+ * not cost every phone a full handshake. */
+static bool load_tls(const struct config *c, const struct tls_ctx *before, struct tls_ctx **out,
+	char *why, size_t why_bytes)
 {
+	uint8_t seed[TLS_TICKET_SEED_BYTES];
 	struct tls_pair pairs[1 + 64];
 	char *copies[64], cert[4096], key[4096], host[256] = "localhost";
 	const char *names[] = {host};
@@ -159,7 +163,12 @@ static bool load_tls(const struct config *c, struct tls_ctx **out, char *why, si
 	}
 	o.pairs = pairs;
 	o.pair_count = n;
+	if (before) {
+		tls_ctx_ticket_seed(before, seed);
+		o.ticket_seed = seed;
+	}
 	*out = tls_server_new(&o, why, why_bytes);
+	explicit_bzero(seed, sizeof(seed));
 out:
 	for (size_t i = 0; i < copied; i++)
 		free(copies[i]);
@@ -460,7 +469,7 @@ bool server_reload(struct server *s, char *why, size_t why_bytes)
 	c = r->source(r->source_arg, why, why_bytes);
 	if (!c)
 		goto out;
-	if (c->listen_https.n && !load_tls(c, &tls, why, why_bytes)) {
+	if (c->listen_https.n && !load_tls(c, atomic_load(&s->tls), &tls, why, why_bytes)) {
 		config_free(&c);
 		goto out;
 	}
@@ -571,7 +580,7 @@ struct server *server_start(
 		o.lock_fd = lock_fd;
 	if (db_open(&o, &s->db, why, why_bytes))
 		goto fail;
-	if (c->listen_https.n && !load_tls(c, &tls, why, why_bytes))
+	if (c->listen_https.n && !load_tls(c, NULL, &tls, why, why_bytes))
 		goto fail;
 	atomic_store(&s->tls, tls);
 	s->credentials = credentials_new(c, s->db, why, why_bytes);

@@ -33,16 +33,22 @@ struct tls_options {
 				       * may share a name: ECDSA where the client can */
 	size_t pair_count;
 	uint32_t ticket_rotate_s;   /* 0: 3600; at most 302400. Tickets live for two periods. */
-	const uint8_t *ticket_seed; /* 32 bytes, copied, or NULL for random: nodes with one seed
-				     * (and one clock) accept each other's tickets */
+	const uint8_t *ticket_seed; /* TLS_TICKET_SEED_BYTES, copied, or NULL for random: contexts
+				     * and nodes with one seed (and one clock) accept each other's
+				     * tickets; see tls_ctx_ticket_seed */
 	uint64_t (*wall_ms)(void);  /* NULL: clock_wall_ms. Which ticket period it is. */
 };
+enum { TLS_TICKET_SEED_BYTES = 32 };
 
 /* Server. Checks that key and certificate match (the error names both files), and expiry (a
  * warning in the log). */
 struct tls_ctx *tls_server_new(const struct tls_options *o, char *why, size_t why_bytes);
 /* Seconds until the first certificate expires; negative when it has. */
 int64_t tls_ctx_expiry_s(const struct tls_ctx *c, uint64_t wall_ms);
+
+/* The seed of a server's ticket keys, for the context that follows it here or in another process
+ * (tls_options.ticket_seed): phones then go on resuming. A secret: wipe it. */
+void tls_ctx_ticket_seed(const struct tls_ctx *c, uint8_t seed_out[TLS_TICKET_SEED_BYTES]);
 
 struct tls_client_options {
 	const char *ca_file; /* NULL: do not verify (test phones) */

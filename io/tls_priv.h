@@ -45,7 +45,7 @@ struct tls_ctx {
 	bool client, want_ticket, verify;
 	struct pair *pairs; /* client: one, without names */
 	size_t pair_count;
-	uint8_t ticket_seed[32];
+	uint8_t ticket_seed[TLS_TICKET_SEED_BYTES];
 	uint32_t ticket_rotate_s;
 	uint64_t (*wall_ms)(void);
 };

@@ -19,6 +19,12 @@ struct ticket_key {
 	uint8_t key[CHACHA20_POLY1305_AEAD_KEYSIZE];
 };
 
+void tls_ctx_ticket_seed(const struct tls_ctx *c, uint8_t seed_out[TLS_TICKET_SEED_BYTES])
+{
+	CHECK(!c->client);
+	memcpy(seed_out, c->ticket_seed, TLS_TICKET_SEED_BYTES);
+}
+
 static bool ticket_key_of(const struct tls_ctx *c, uint64_t period, struct ticket_key *out)
 {
 	uint8_t info[24] = "roost ticket v1\0", mac[64];

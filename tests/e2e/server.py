@@ -158,9 +158,25 @@ def subject():
     return re.search(rb"subject=.*CN *= *([a-z.]+)", out).group(1).decode()
 
 
+tls_client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+tls_client.check_hostname, tls_client.verify_mode = False, ssl.CERT_NONE
+
+
+def resume(session=None):
+    """(whether the session was taken, the next one)"""
+    with tls_client.wrap_socket(socket.create_connection(("127.0.0.1", s.https), 10), session=session) as t:
+        t.sendall(b"OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n")
+        t.recv(100)  # the ticket comes before the answer
+        return t.session_reused, t.session
+
+
 equal(subject(), "one.example.test", "the first certificate is served")
+_, ticket = resume()
+taken, ticket = resume(ticket)
+ok(taken, "a phone resumes its TLS session")
 configure("two")
 ok(reload(), "SIGHUP reloads")
+ok(resume(ticket)[0], "and still does, whatever the certificate: reloading costs no storm of handshakes")
 equal(subject(), "two.example.test", "and new connections see the new certificate")
 configure("one", "two")
 line = reload("two.key")

@@ -429,6 +429,15 @@ static void tickets_travel_with_the_seed(void **state)
 		assert_shaken(l);
 		assert_true(tls_hs_resumed(l->server.hs));
 		link_free(l);
+		/* what a reload and an upgrade do */
+		uint8_t copied[TLS_TICKET_SEED_BYTES];
+		tls_ctx_ticket_seed(unseeded, copied);
+		struct tls_ctx *heir = server_with(RSA | EC, copied);
+		struct tls_session *of_unseeded = NULL;
+		assert_false(connect_once(unseeded, c, &of_unseeded));
+		assert_true(connect_once(heir, c, &of_unseeded));
+		tls_session_free(&of_unseeded);
+		tls_ctx_unref(&heir);
 		/* a foreign ticket costs a full handshake, nothing else */
 		struct tls_ctx *const others[] = {stranger, unseeded};
 		for (size_t i = 0; !tls12 && i < ARRAY_LEN(others); i++) {
