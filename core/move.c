@@ -221,13 +221,10 @@ static void end_slowly(struct shard *s, uint64_t pace_ms)
 
 	for (uint32_t i = waiters_next_used(s->waiters, 0); i != WAITER_NONE;
 		i = waiters_next_used(s->waiters, i + 1)) {
-		struct waiter *w = waiters_get(s->waiters, i);
+		const struct waiter *w = waiters_get(s->waiters, i);
 		uint64_t due = now + (uint64_t)shard_random(s) * pace_ms / (1ull << 31);
 
-		if (due < w->due_ms)
-			w->due_ms = due;
-		if (s->conns[i].queue == QUEUE_NONE)
-			park_rearm(s, i);
+		park_due(s, i, due < w->due_ms ? due : w->due_ms);
 	}
 }
 

@@ -127,6 +127,7 @@ static void unpark(struct shard *s, uint32_t slot)
 	presence_remove(s->presence, w->mailbox, w->device);
 	METRIC_ADD(PARKED_PING, w->kind == WAITER_PING ? -1 : 0);
 	METRIC_ADD(PARKED_SYNC, w->kind == WAITER_SYNC ? -1 : 0);
+	deadlines_remove(&s->deadlines, w->due_ms);
 	waiters_remove(s->waiters, slot);
 }
 
@@ -159,6 +160,29 @@ void park_rearm(struct shard *s, uint32_t slot)
 	const struct waiter *w = waiters_get(s->waiters, slot);
 
 	arm(s, slot, w->why == WAKE_RECHECK ? coalesced_ms(s, w) : w->due_ms);
+}
+
+void park_due(struct shard *s, uint32_t slot, uint64_t due_ms)
+{
+	struct waiter *w = waiters_get(s->waiters, slot);
+
+	deadlines_remove(&s->deadlines, w->due_ms);
+	w->due_ms = due_ms;
+	deadlines_add(&s->deadlines, due_ms);
+	if (s->conns[slot].queue == QUEUE_NONE)
+		park_rearm(s, slot);
+}
+
+/* When a heartbeat that begins now ends. */
+static uint64_t heartbeat_end_ms(struct shard *s, uint64_t heartbeat_s)
+{
+	uint64_t wanted = loop_now_ms(s->loop) + heartbeat_s * 1000 - EARLY_MS;
+	uint64_t due = deadlines_choose(&s->deadlines, wanted, (uint32_t)heartbeat_s,
+		(uint32_t)shard_config(s)->push_expiries_per_second_max);
+
+	if (due != wanted)
+		METRIC_INC(HEARTBEAT_MOVED);
+	return due;
 }
 
 /* The request in this slot is to end; it is answered in park_woken. */
@@ -470,6 +494,7 @@ static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
 
 	if (!waiters_add(s->waiters, slot, spec))
 		return false;
+	deadlines_add(&s->deadlines, spec->due_ms);
 	presence_add(s->presence, spec->mailbox, spec->device);
 	METRIC_ADD(PARKED_PING, spec->kind == WAITER_PING);
 	METRIC_ADD(PARKED_SYNC, spec->kind == WAITER_SYNC);
@@ -523,6 +548,7 @@ bool park_adopt(struct shard *s, uint32_t slot, const struct handover_slot *h)
 	spec.folder_count = n;
 	if (!waiters_add(s->waiters, slot, &spec))
 		return false;
+	deadlines_add(&s->deadlines, spec.due_ms);
 	presence_add(s->presence, spec.mailbox, spec.device);
 	METRIC_ADD(PARKED_PING, spec.kind == WAITER_PING);
 	METRIC_ADD(PARKED_SYNC, spec.kind == WAITER_SYNC);
@@ -677,7 +703,7 @@ void park_ping(struct shard *s, uint32_t slot)
 			.folder_count = p.folder_count,
 			.since_seq = p.since_seq,
 			.order = order,
-			.due_ms = loop_now_ms(s->loop) + p.heartbeat_s * 1000ull - EARLY_MS,
+			.due_ms = heartbeat_end_ms(s, p.heartbeat_s),
 			.since_wall_ms = shard_wall_ms(s),
 			.heartbeat_s = p.heartbeat_s,
 		};
@@ -717,7 +743,6 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 	struct conn *c = &s->conns[slot];
 	struct active *a = c->active;
 	struct job *j = &a->job;
-	uint64_t now = loop_now_ms(s->loop);
 	struct waiter_spec spec = {
 		.kind = WAITER_SYNC,
 		.mailbox = a->mailbox,
@@ -726,8 +751,7 @@ void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *ans)
 		.folder_count = ans->folder_count,
 		.since_seq = ans->since_seq,
 		.order = a->order,
-		.due_ms = a->resume_due_ms ? a->resume_due_ms
-					   : now + ans->wait_s * 1000ull - EARLY_MS,
+		.due_ms = a->resume_due_ms ? a->resume_due_ms : heartbeat_end_ms(s, ans->wait_s),
 		.since_wall_ms = a->resume_due_ms
 					 ? a->started_ms + (uint64_t)s->server->wall_offset_ms
 					 : shard_wall_ms(s),

@@ -531,6 +531,7 @@ static bool queue_fits(const struct conn *c)
 
 bool shard_check(const struct shard *s)
 {
+	struct deadlines ends = {0};
 	uint32_t parked = 0;
 
 	for (uint32_t i = 0; i < s->slots_max; i++) {
@@ -543,7 +544,10 @@ bool shard_check(const struct shard *s)
 			return false;
 		if (!queue_fits(&s->conns[i]))
 			return false;
+		if (is_parked)
+			deadlines_add(&ends, waiters_get(s->waiters, i)->due_ms);
 	}
-	return parked == waiters_count(s->waiters) && waiters_check(s->waiters) &&
+	return memcmp(&ends, &s->deadlines, sizeof(ends)) == 0 &&
+	       parked == waiters_count(s->waiters) && waiters_check(s->waiters) &&
 	       wheel_check(s->wheel);
 }

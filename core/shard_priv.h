@@ -11,6 +11,7 @@
 #include "core/base/arena.h"
 #include "core/base/list.h"
 #include "core/handover_state.h"
+#include "core/push/deadlines.h"
 #include "core/push/presence.h"
 #include "core/push/waiters.h"
 #include "core/shard.h"
@@ -217,6 +218,7 @@ struct shard {
 	struct wheel *wheel;
 	struct waiters *waiters;
 	struct presence_shard *presence;
+	struct deadlines deadlines; /* of all waiters */
 	struct conn *conns;
 	uint32_t slots_max;
 	uint32_t slots_end; /* no slot from here on was ever used: its memory is not mapped */
@@ -319,6 +321,8 @@ void park_ping(struct shard *s, uint32_t slot); /* runs the whole Ping command *
 void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *answer);
 void park_journal(struct shard *s);              /* after a commit */
 void park_timer(struct shard *s, uint32_t slot); /* heartbeat or delay is over */
+/* Moves the end of a hanging request. */
+void park_due(struct shard *s, uint32_t slot, uint64_t due_ms);
 void park_rearm(struct shard *s, uint32_t slot); /* a send of a parked slot began or ended */
 void park_supersede(struct shard *s, const struct supersede_msg *m);
 void park_hangup(struct shard *s, uint32_t slot); /* the client went away: forget */

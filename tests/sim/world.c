@@ -728,6 +728,9 @@ void world_make(uint64_t seed, const struct sim_options *o)
 	set("policy.require=%lld", 0);
 	set("log.requests=%lld", 0);
 	set("core.connections_max=%lld", (long long)(o->devices * 8 + 64));
+	/* Few phones share a second here: with one a second, many are moved. */
+	if (sim_permille(400))
+		set("push.expiries_per_second_max=%lld", (long long)sim_between(1, 2));
 	set("push.coalesce_ms=%lld", sim_permille(300) ? 0 : (long long)sim_between(100, 4000));
 	if (sim_permille(200)) {
 		set("core.requests_in_flight_max=%lld", 16);
