@@ -20,8 +20,8 @@
 
 enum {
 	ANSWER_BYTES_MAX = 64 << 20,
-	BUFFER_KEEP_BYTES = 32768, /* larger buffers are not kept in the pool */
-	WORK_KEEP = 4096,          /* structs kept in the pool */
+	BUFFER_KEEP_BYTES = 8192, /* larger buffers are not kept in the pool */
+	WORK_KEEP = 1024,         /* structs kept in the pool */
 };
 #define NONE UINT32_MAX
 
@@ -53,7 +53,7 @@ struct phone {
 	uint8_t tls_text; /* index into client.tls_texts */
 	struct tlsrec rec;
 };
-_Static_assert(sizeof(struct phone) <= 232, "client.h promises it");
+_Static_assert(sizeof(struct phone) <= 176, "client.h promises it");
 
 enum { TLS_TEXTS_MAX = 16 };
 
@@ -772,8 +772,8 @@ struct client *client_new(const struct client_options *o, const struct client_ev
 	c->arg = arg;
 	/* A closing slot is not free yet when its phone opens again. */
 	lo.conns_max = o->phones_max + o->phones_max / 16 + 16;
-	lo.buffers = o->phones_max > 64 ? 1024 : 16;
-	lo.buffer_bytes = o->phones_max > 64 ? 4096 : 16384;
+	lo.buffers = o->phones_max > 64 ? 512 : 16;
+	lo.buffer_bytes = o->phones_max > 64 ? 2048 : 16384;
 	c->loop = loop_new(&lo, &events, c, why, why_bytes);
 	if (!c->loop)
 		goto fail;

@@ -8,8 +8,10 @@
  * Thread: everything on the thread that called client_new, which must also call client_run; except
  *         client_post and client_stop, which may come from any thread (stop also from a signal
  *         handler).
- * Memory: per phone 232 bytes, and 8 per timer and slot; per phone that shakes hands, sends
- *         or receives a struct with its buffers, pooled. Mapped at client_new, touched when used.
+ * Memory: per phone 176 bytes, 8 and 4 for its slot, 12 for its timer, 4 for its place in the queue;
+ *         per phone that shakes hands, sends or receives a struct with its buffers, pooled. Mapped
+ *         at client_new, touched when used. Per ring (some 20,000 phones) 1 MB of receive buffers.
+ *         One session for all phones: a ticket each would be 500 bytes, and for the server the same.
  * Errors: nothing fails in the caller's face: a connection that cannot be made, an answer that is
  *         not HTTP, a time that is over come as closed() with a kind and a text.
  * Order:  per phone: client_open, then opened() or closed(); client_request, then answered() or

@@ -34,11 +34,16 @@ enum state {
 
 struct fleet_phone {
 	_Atomic uint64_t came_ns;
-	uint32_t policy_key;
-	uint32_t asked_ms; /* low half: when the Ping was sent */
+	uint32_t due_ms; /* low half of the clock: when the heartbeat of its Ping ends */
 	uint8_t state;
 	bool primed;
-	char *sync_key; /* only while priming */
+};
+_Static_assert(sizeof(struct fleet_phone) <= 16, "fleet.h promises it");
+
+/* Only with `prime`. */
+struct priming {
+	uint32_t policy_key;
+	char *sync_key; /* while it syncs */
 };
 
 enum {
@@ -61,6 +66,7 @@ struct fleet {
 	struct client *client;
 	pthread_t thread;
 	struct fleet_phone *phones;
+	struct priming *priming; /* per phone; NULL without `prime` */
 	struct buf request, document;
 	uint32_t park_next, park_end; /* phones still to be looked at by fleet_park */
 	uint32_t wanted;              /* of the newest fleet_park */
@@ -114,12 +120,17 @@ static void move(struct fleet *f, uint32_t i, enum state to)
 	p->state = (uint8_t)to;
 }
 
+static void forget_key(struct fleet *f, uint32_t i)
+{
+	if (!f->priming)
+		return;
+	free(f->priming[i].sync_key);
+	f->priming[i].sync_key = NULL;
+}
+
 static void fail(struct fleet *f, uint32_t i, const char *why)
 {
-	struct fleet_phone *p = &f->phones[i];
-
-	free(p->sync_key);
-	p->sync_key = NULL;
+	forget_key(f, i);
 	move(f, i, STATE_FAILED);
 	pthread_mutex_lock(&f->mutex);
 	snprintf(f->status.why, sizeof(f->status.why), "phone %u: %s", i, why);
@@ -147,18 +158,18 @@ static void ask(struct fleet *f, uint32_t i)
 		.device_type = "RoostBench",
 		.user_agent = "roost-bench",
 		.version = 141,
-		.policy_key = p->policy_key,
+		.policy_key = f->priming ? f->priming[i].policy_key : 0,
 	};
 	const struct bytes inbox = bytes_str("1");
 	struct phone_sync sync = {
 		.folder = inbox,
-		.key = bytes_str(p->sync_key),
+		.key = bytes_str(f->priming ? f->priming[i].sync_key : NULL),
 		.prime = p->state == STATE_SYNC_PRIME,
 		.body_type = 1,
 		.truncation_bytes = 512,
 	};
 	enum eas_command command = EAS_PING;
-	uint32_t timeout_s = REQUEST_TIMEOUT_S;
+	uint32_t timeout_s = REQUEST_TIMEOUT_S, heartbeat_s;
 
 	if (f->o.get_path) {
 		char path[256];
@@ -182,7 +193,7 @@ static void ask(struct fleet *f, uint32_t i)
 		command = EAS_PROVISION;
 		break;
 	case STATE_POLICY_ACKNOWLEDGE:
-		phone_body_provision_acknowledge(p->policy_key, &f->document);
+		phone_body_provision_acknowledge(who.policy_key, &f->document);
 		command = EAS_PROVISION;
 		break;
 	case STATE_FOLDERS:
@@ -195,9 +206,10 @@ static void ask(struct fleet *f, uint32_t i)
 		command = EAS_SYNC;
 		break;
 	case STATE_PING:
-		phone_body_ping(heartbeat_of(f, i), &inbox, 1, &f->document);
+		heartbeat_s = heartbeat_of(f, i);
+		phone_body_ping(heartbeat_s, &inbox, 1, &f->document);
 		timeout_s = 0;
-		p->asked_ms = (uint32_t)client_now_ms(f->client);
+		p->due_ms = (uint32_t)client_now_ms(f->client) + heartbeat_s * 1000;
 		break;
 	default:
 		CHECK(!"a state that asks");
@@ -234,7 +246,7 @@ static void on_sent(void *arg, uint32_t i)
 		move(f, i, STATE_PARKED);
 }
 
-static bool keep_key(struct fleet_phone *p, struct bytes key)
+static bool keep_key(struct priming *p, struct bytes key)
 {
 	free(p->sync_key);
 	p->sync_key = strndup((const char *)key.p, key.n);
@@ -244,6 +256,7 @@ static bool keep_key(struct fleet_phone *p, struct bytes key)
 static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node *root)
 {
 	struct fleet_phone *p = &f->phones[i];
+	struct priming *k = &f->priming[i];
 	const struct wbxml_node *at = NULL;
 	struct phone_provision policy;
 	struct phone_folder_sync folders;
@@ -258,7 +271,7 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 			fail(f, i, "Provision failed");
 			return;
 		}
-		p->policy_key = policy.policy_key;
+		k->policy_key = policy.policy_key;
 		move(f, i, p->state == STATE_POLICY_ASK ? STATE_POLICY_ACKNOWLEDGE : STATE_FOLDERS);
 		break;
 	case STATE_FOLDERS:
@@ -267,12 +280,12 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 			return;
 		}
 		move(f, i, STATE_SYNC_PRIME);
-		CHECK(keep_key(p, bytes_str("0")));
+		CHECK(keep_key(k, bytes_str("0")));
 		break;
 	default:
 		/* An empty answer to Sync means that nothing is left. */
 		if (root && (!phone_next_collection(root, &at, &c) || c.status != 1 ||
-				    !keep_key(p, c.key))) {
+				    !keep_key(k, c.key))) {
 			snprintf(why, sizeof(why), "Sync failed: status %u, %u",
 				phone_sync_status(root), c.status);
 			fail(f, i, why);
@@ -282,8 +295,7 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 			move(f, i, STATE_SYNC);
 			break;
 		}
-		free(p->sync_key);
-		p->sync_key = NULL;
+		forget_key(f, i);
 		p->primed = true;
 		move(f, i, STATE_PING);
 	}
@@ -302,9 +314,8 @@ static void answer_ping(
 		return;
 	}
 	if (ping.status == 1 && f->o.heartbeat_min_s) {
-		uint32_t waited_ms = (uint32_t)(came_ns / 1000000) - f->phones[i].asked_ms;
-		uint32_t due_ms = heartbeat_of(f, i) * 1000;
-		bool late = waited_ms + LATER_MS < due_ms || waited_ms > due_ms + LATER_MS;
+		int32_t late_ms = (int32_t)((uint32_t)(came_ns / 1000000) - f->phones[i].due_ms);
+		bool late = late_ms < -LATER_MS || late_ms > LATER_MS;
 
 		pthread_mutex_lock(&f->mutex);
 		f->status.heartbeats++;
@@ -527,7 +538,8 @@ struct fleet *fleet_start(const struct fleet_options *o, char *why, size_t why_b
 	CHECK(f);
 	f->o = *o;
 	f->phones = calloc(o->client.phones_max, sizeof(*f->phones));
-	CHECK(f->phones);
+	f->priming = o->prime ? calloc(o->client.phones_max, sizeof(*f->priming)) : NULL;
+	CHECK(f->phones && (f->priming || !o->prime));
 	pthread_mutex_init(&f->mutex, NULL);
 	pthread_condattr_init(&mono);
 	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
@@ -555,7 +567,8 @@ void fleet_stop(struct fleet **fp)
 		post(f, MESSAGE_STOP, 0);
 	pthread_join(f->thread, NULL);
 	for (uint32_t i = 0; i < f->o.client.phones_max; i++)
-		free(f->phones[i].sync_key);
+		forget_key(f, i);
+	free(f->priming);
 	pthread_cond_destroy(&f->changed);
 	pthread_mutex_destroy(&f->mutex);
 	buf_free(&f->request);
