@@ -71,7 +71,7 @@ struct client {
 	uint32_t *queue; /* circular, phones_max entries */
 	uint32_t queue_head, queue_count;
 	uint32_t opening, open;
-	uint64_t full, resumed;
+	uint64_t full, resumed, connected;
 	struct work *work_free, *graves;
 	uint32_t work_free_count;
 	uint32_t releasing; /* slots closed and not released yet */
@@ -472,6 +472,7 @@ static void on_connected(void *arg, uint32_t slot, int err)
 		end(c, p, CLIENT_END_CONNECT, strerror(-err));
 		return;
 	}
+	c->connected++;
 	if (!c->o.tls) {
 		opened(c, p, 0);
 		return;
@@ -688,6 +689,27 @@ void client_request(struct client *c, uint32_t i, struct bytes request, uint32_t
 	flush(c, p);
 }
 
+void client_move(struct client *c, uint32_t from, uint32_t to)
+{
+	struct phone *p = &c->phones[from], *q = &c->phones[to];
+	bool in_queue = q->in_queue;
+
+	CHECK(from != to && client_is_open(c, from));
+	CHECK(q->state == CLOSED);
+	wheel_cancel(c->wheel, from);
+	*q = *p;
+	q->in_queue = in_queue;
+	c->phone_of_slot[q->slot] = to + 1;
+	tlsrec_wipe(&p->rec);
+	*p = (struct phone){.slot = NONE, .in_queue = p->in_queue};
+}
+
+void client_deafen(struct client *c, uint32_t i)
+{
+	CHECK(client_is_open(c, i));
+	loop_deafen(c->loop, c->phones[i].slot);
+}
+
 void client_close(struct client *c, uint32_t i)
 {
 	struct phone *p = &c->phones[i];
@@ -718,6 +740,7 @@ void client_stats(const struct client *c, struct client_stats *out)
 		.open = c->open,
 		.opening = c->opening,
 		.queued = c->queue_count,
+		.connected = c->connected,
 		.full_handshakes = c->full,
 		.resumed_handshakes = c->resumed,
 	};
@@ -764,14 +787,16 @@ struct client *client_new(const struct client_options *o, const struct client_ev
 	};
 	struct loop_options lo = {.cpu = -1};
 	struct client *c = calloc(1, sizeof(*c));
+	uint32_t numbers;
 
 	CHECK(c);
 	CHECK(o->phones_max > 0 && o->to_count > 0 && o->handshakes_max > 0);
 	c->o = *o;
 	c->ev = *ev;
 	c->arg = arg;
+	numbers = o->phones_max + o->spares_max;
 	/* A closing slot is not free yet when its phone opens again. */
-	lo.conns_max = o->phones_max + o->phones_max / 16 + 16;
+	lo.conns_max = numbers + o->phones_max / 16 + 16;
 	lo.buffers = o->phones_max > 64 ? 512 : 16;
 	lo.buffer_bytes = o->phones_max > 64 ? 2048 : 16384;
 	c->loop = loop_new(&lo, &events, c, why, why_bytes);
@@ -783,8 +808,8 @@ struct client *client_new(const struct client_options *o, const struct client_ev
 			goto fail;
 	}
 	c->slots_max = loop_slots_max(c->loop);
-	c->wheel = wheel_new(o->phones_max, loop_now_ms(c->loop));
-	c->phones = map_zero(o->phones_max * sizeof(*c->phones));
+	c->wheel = wheel_new(numbers, loop_now_ms(c->loop));
+	c->phones = map_zero(numbers * sizeof(*c->phones));
 	c->phone_of_slot = map_zero(c->slots_max * sizeof(*c->phone_of_slot));
 	c->queue = map_zero(o->phones_max * sizeof(*c->queue));
 	if (c->wheel && c->phones && c->phone_of_slot && c->queue)
@@ -798,11 +823,13 @@ fail:
 void client_free(struct client **cp)
 {
 	struct client *c = *cp;
+	uint32_t numbers;
 
 	if (!c)
 		return;
+	numbers = c->o.phones_max + c->o.spares_max;
 	loop_free(&c->loop);
-	for (uint32_t i = 0; c->phones && i < c->o.phones_max; i++) {
+	for (uint32_t i = 0; c->phones && i < numbers; i++) {
 		if (!c->phones[i].work)
 			continue;
 		tls_hs_free(&c->phones[i].work->handshake);
@@ -820,7 +847,7 @@ void client_free(struct client **cp)
 	if (c->tls)
 		tls_ctx_unref(&c->tls);
 	wheel_free(&c->wheel);
-	unmap(c->phones, c->o.phones_max * sizeof(*c->phones));
+	unmap(c->phones, numbers * sizeof(*c->phones));
 	unmap(c->phone_of_slot, c->slots_max * sizeof(*c->phone_of_slot));
 	unmap(c->queue, c->o.phones_max * sizeof(*c->queue));
 	free(c);

@@ -51,6 +51,7 @@ struct client_options {
 	 * addresses and one port carry some 28,000 connections. 0: the kernel chooses. */
 	uint32_t phones_per_source;
 	uint32_t phones_max;
+	uint32_t spares_max;     /* more numbers behind phones_max, for client_move */
 	uint32_t handshakes_max; /* connecting or shaking hands at a time; others wait in line */
 	uint32_t open_timeout_s; /* connect and handshake together */
 	bool reset_on_close;     /* RST: no TIME_WAIT eats the ports of the next round */
@@ -95,8 +96,16 @@ void client_request(struct client *c, uint32_t phone, struct bytes request, uint
  * phone that is not open. */
 void client_close(struct client *c, uint32_t phone);
 
+/* The connection of phone `from`, open or waiting for an answer, is that of phone `to` from now on,
+ * which must be closed; `from` can be opened again at once, and both are connected then. */
+void client_move(struct client *c, uint32_t from, uint32_t to);
+/* The phone's connection vanishes: the kernel drops what comes for it (loop_deafen). It stays open
+ * until client_close. */
+void client_deafen(struct client *c, uint32_t phone);
+
 struct client_stats {
 	uint32_t open, opening, queued;
+	uint64_t connected; /* so far */
 	uint64_t full_handshakes, resumed_handshakes;
 };
 void client_stats(const struct client *c, struct client_stats *out);

@@ -7,6 +7,7 @@
 #include "core/base/log.h"
 #include "core/base/metrics.h"
 
+#include <errno.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,6 +212,15 @@ void conn_close(struct shard *s, uint32_t slot, bool reset)
 	loop_close(s->loop, slot, reset);
 }
 
+/* err: what a receive or send said; 0 is the peer's FIN. */
+static void close_gone(struct shard *s, uint32_t slot, int err)
+{
+	s->conns[slot].ended = err == -ETIMEDOUT || err == -EHOSTUNREACH || err == -ENETUNREACH
+				       ? CONN_END_LOST
+				       : CONN_END_PEER;
+	conn_close(s, slot, err != 0);
+}
+
 static void return_wake_buffer(struct shard *s, uint32_t slot)
 {
 	struct wake_buffer *w = s->wake_of[slot];
@@ -244,6 +254,20 @@ void conn_released(struct shard *s, uint32_t slot)
 	c->flags = 0;
 	s->open_conns--;
 	METRIC_ADD(CONNS, -1);
+	switch ((enum conn_end)c->ended) {
+	case CONN_END_SERVER:
+		METRIC_INC(CONNS_CLOSED_SERVER);
+		break;
+	case CONN_END_PEER:
+		METRIC_INC(CONNS_CLOSED_PEER);
+		break;
+	case CONN_END_LOST:
+		METRIC_INC(CONNS_CLOSED_LOST);
+		break;
+	case CONN_END_MOVED:
+		METRIC_INC(CONNS_CLOSED_MOVED);
+		break;
+	}
 }
 
 void conn_accepted(
@@ -362,8 +386,12 @@ void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
 	struct active *a = c->active;
 
 	c->flags &= (uint8_t)~CONN_RECEIVING;
-	if (n <= 0 || !a) {
-		conn_close(s, slot, n < 0);
+	if (n <= 0) {
+		close_gone(s, slot, n);
+		return;
+	}
+	if (!a) {
+		conn_close(s, slot, false);
 		return;
 	}
 	if (c->state == CONN_HANDSHAKE) {
@@ -409,6 +437,8 @@ static void open_records(struct shard *s, uint32_t slot)
 		} else if (in.result != TLSREC_HANDLED) {
 			if (in.result == TLSREC_ERROR)
 				METRIC_INC(TLS_RECORD_ERRORS);
+			else if (in.result == TLSREC_CLOSED)
+				c->ended = CONN_END_PEER;
 			c->flags |= CONN_CLOSE;
 			off = a->in.n;
 			break;
@@ -570,7 +600,7 @@ void conn_sent(struct shard *s, uint32_t slot, int err)
 	c->flags &= (uint8_t)~CONN_SENDING;
 	return_wake_buffer(s, slot);
 	if (err) {
-		conn_close(s, slot, true);
+		close_gone(s, slot, err);
 		return;
 	}
 	if (a)

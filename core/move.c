@@ -243,6 +243,7 @@ static void leave(struct shard *s, const struct shard_move *m)
 			wheel_cancel(s->wheel, i);
 			queue_remove(s, i);
 			c->state = CONN_CLOSING;
+			c->ended = CONN_END_MOVED;
 			loop_let_go(s->loop, i);
 			continue;
 		}
@@ -326,6 +327,7 @@ static bool adopt(struct shard *s, uint32_t slot, const struct handover_slot *h)
 	if (slot >= s->slots_end)
 		s->slots_end = slot + 1;
 	s->open_conns++;
+	METRIC_INC(CONNS_ADOPTED);
 	METRIC_ADD(CONNS, 1);
 	switch (h->kind) {
 	case HANDOVER_GREETED:

@@ -120,6 +120,14 @@ void park_seen(struct server *server, uint32_t mailbox, const struct device_gate
 /* ---- ends of hanging requests
  * -------------------------------------------------------------------- */
 
+static void count_parked(enum waiter_kind kind)
+{
+	METRIC_ADD(PARKED_PING, kind == WAITER_PING);
+	METRIC_ADD(PARKED_SYNC, kind == WAITER_SYNC);
+	METRIC_ADD(PARKED_PING_TOTAL, kind == WAITER_PING);
+	METRIC_ADD(PARKED_SYNC_TOTAL, kind == WAITER_SYNC);
+}
+
 static void unpark(struct shard *s, uint32_t slot)
 {
 	struct waiter *w = waiters_get(s->waiters, slot);
@@ -496,8 +504,7 @@ static bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec)
 		return false;
 	deadlines_add(&s->deadlines, spec->due_ms);
 	presence_add(s->presence, spec->mailbox, spec->device);
-	METRIC_ADD(PARKED_PING, spec->kind == WAITER_PING);
-	METRIC_ADD(PARKED_SYNC, spec->kind == WAITER_SYNC);
+	count_parked(spec->kind);
 	c->state = CONN_PARKED;
 	arm(s, slot, spec->due_ms);
 	if (supersede_here(s, spec->mailbox, spec->device, spec->order, &newer))
@@ -550,8 +557,7 @@ bool park_adopt(struct shard *s, uint32_t slot, const struct handover_slot *h)
 		return false;
 	deadlines_add(&s->deadlines, spec.due_ms);
 	presence_add(s->presence, spec.mailbox, spec.device);
-	METRIC_ADD(PARKED_PING, spec.kind == WAITER_PING);
-	METRIC_ADD(PARKED_SYNC, spec.kind == WAITER_SYNC);
+	count_parked(spec.kind);
 	s->conns[slot].state = CONN_PARKED;
 	if (h->flags & HANDOVER_RECHECK)
 		waiters_get(s->waiters, slot)->why = WAKE_RECHECK;
@@ -624,6 +630,7 @@ void park_ping(struct shard *s, uint32_t slot)
 	char address[64];
 	int err, status;
 
+	METRIC_INC(PINGS);
 	if (body.n > PING_BODY_MAX) {
 		request_refuse(s, slot, 413, "a Ping of more than 64 KiB");
 		return;

@@ -202,7 +202,11 @@ static void set_options(int fd, const struct config *c)
 	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, c->http_tcp_keepalive_s != 0);
 	if (c->http_tcp_keepalive_s) {
 		set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)c->http_tcp_keepalive_s);
-		set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, 30);
+		int interval_s = (int)c->http_tcp_keepalive_s / 8;
+
+		/* Who asks for a sooner end means all of it. */
+		interval_s = interval_s < 1 ? 1 : interval_s > 30 ? 30 : interval_s;
+		set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
 		set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
 	}
 	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)c->http_tcp_user_timeout_s * 1000);

@@ -45,6 +45,14 @@ enum conn_state {
 #undef X
 };
 
+/* Who ended a connection, for its counter. */
+enum conn_end {
+	CONN_END_SERVER,
+	CONN_END_PEER,
+	CONN_END_LOST, /* the kernel: no sign of life */
+	CONN_END_MOVED /* another process has it */
+};
+
 /* What stays of a connection. No request belongs to it while it is IDLE or PARKED. */
 struct conn {
 	struct tlsrec tls;
@@ -57,6 +65,7 @@ struct conn {
 	uint8_t state;    /* enum conn_state */
 	uint8_t flags;
 	uint8_t queue; /* enum queue_id */
+	uint8_t ended; /* enum conn_end */
 };
 _Static_assert(sizeof(struct conn) <= 208, "parked Ping budget, ARCHITECTURE.md");
 

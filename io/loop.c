@@ -114,6 +114,11 @@ static void complete(
 	case OP_RING_BELL: /* only when it failed */
 		bell_write((struct loop *)(uintptr_t)(user_data & 0xffffffffffffu));
 		return;
+	case OP_DEAFEN:
+		if (res < 0)
+			log_msg(LOG_ERROR, "a socket could not be made deaf (Linux 6.7 can): %s",
+				strerror(-res));
+		return;
 	case OP_COMMIT:
 		commit_came(l, res);
 		return;

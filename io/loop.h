@@ -116,6 +116,10 @@ void loop_watch(struct loop *l, uint32_t slot);
 void loop_unwatch(struct loop *l, uint32_t slot);
 /* Sends all n bytes; p stays the loop's until sent(), or released() after loop_close. */
 void loop_send(struct loop *l, uint32_t slot, const void *p, uint32_t n);
+/* For tests and benchmarks, a peer that vanished: from now on the kernel drops whatever comes for
+ * this socket and acknowledges nothing. What is sent still goes out, FIN and RST too. Linux 6.7;
+ * where it cannot be done an error is logged, and the peer stays. */
+void loop_deafen(struct loop *l, uint32_t slot);
 /* Cancels what is outstanding and closes; released() follows, sent() does not (its buffer is
  * free again at released()). What the kernel has taken still goes out, then FIN; with `reset` it is
  * dropped and the peer gets RST. Also for slots that are still connecting. */

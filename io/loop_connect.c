@@ -3,6 +3,7 @@
 #include "io/loop_priv.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -158,6 +159,17 @@ uint32_t loop_connect(
 	sqe->addr = (uintptr_t)&r->to[r->to_count++];
 	sqe->off = addr_bytes(to);
 	return slot;
+}
+
+void loop_deafen(struct loop *l, uint32_t slot)
+{
+	static struct sock_filter drop[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+	static const struct sock_fprog program = {.len = ARRAY_LEN(drop), .filter = drop};
+	struct io_uring_sqe *sqe;
+
+	slot_open(l, slot);
+	sqe = slot_sqe(l, slot, IORING_OP_NOP, OP_DEAFEN);
+	ring_prep_setsockopt(sqe, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 }
 
 void connect_done(struct loop *l, uint32_t slot, int bind_err, int res)

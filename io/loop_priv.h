@@ -60,6 +60,7 @@ enum op {
 	OP_RING_BELL, /* MSG_RING to another loop, whose address it carries */
 	OP_COMMIT,
 	OP_EXPORT,
+	OP_DEAFEN,
 };
 
 static inline uint64_t tag(enum op op, uint8_t gen, uint64_t low)

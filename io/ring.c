@@ -19,6 +19,8 @@ enum {
 	RAW_OP_MSG_RING = 40,
 	RAW_MSG_SEND_FD = 1,
 	RAW_MSG_CQE_SKIP = 1,
+	RAW_OP_URING_CMD = 46,
+	RAW_SOCKET_SETSOCKOPT = 3,
 	RAW_OP_FUTEX_WAIT = 51,
 	RAW_FUTEX2_SIZE_U32 = 2, /* without FUTEX2_PRIVATE: other processes wake it */
 	SQ_ENTRIES_MIN = 128,
@@ -266,6 +268,16 @@ void ring_prep_send_fd(struct io_uring_sqe *sqe, int ring_fd, uint32_t from, uin
 	sqe->addr3 = from;
 	sqe->file_index = to + 1;
 	sqe->msg_ring_flags = RAW_MSG_CQE_SKIP;
+}
+
+void ring_prep_setsockopt(
+	struct io_uring_sqe *sqe, int level, int name, const void *value, uint32_t bytes)
+{
+	sqe->opcode = RAW_OP_URING_CMD;
+	sqe->off = RAW_SOCKET_SETSOCKOPT;
+	sqe->addr = (uint32_t)level | (uint64_t)(uint32_t)name << 32;
+	sqe->file_index = bytes;
+	sqe->addr3 = (uintptr_t)value;
 }
 
 void ring_enter(struct ring *r)

@@ -56,6 +56,11 @@ void ring_prep_futex_wait(struct io_uring_sqe *sqe, const _Atomic uint32_t *word
  * ring, which is told nothing. Leaves user_data and flags alone. */
 void ring_prep_send_fd(struct io_uring_sqe *sqe, int ring_fd, uint32_t from, uint32_t to);
 
+/* setsockopt on the direct descriptor that the SQE names already; `value` must live until it is
+ * submitted. Linux 6.7. */
+void ring_prep_setsockopt(
+	struct io_uring_sqe *sqe, int level, int name, const void *value, uint32_t bytes);
+
 /* Submits; what the kernel has deferred stays so. */
 void ring_submit(struct ring *r);
 /* Submits and runs what the kernel has deferred; does not block. */

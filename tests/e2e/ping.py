@@ -123,4 +123,7 @@ out = s.ctl("why", a.headers["x-request-id"])
 ok(a.status == 401 and out.returncode == 0 and b"password" in out.stdout, "roostctl why explains a refusal", out)
 m = s.metrics()
 ok(m['roost_wake_latency_seconds_count'] > 0 and m['roost_wakes_total{reason="change"}'] > 0, "metrics count wakes and their latency", m)
+ok(wait_for(lambda: all(a == b for a, b in s.books()), 5) and s.books()[1][0] > 0,
+   "connections and hanging requests are all accounted for", s.books())
+ok(m['roost_connections_closed_total{by="peer"}'] > 0, "a client that closes is counted as such", m)
 done()

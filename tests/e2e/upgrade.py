@@ -137,6 +137,8 @@ equal(a.status, 200, "an idle TLS connection goes on")
 late = tls.wrap_socket(raw)
 late.sendall(b"OPTIONS /Microsoft-Server-ActiveSync HTTP/1.1\r\nHost: x\r\n\r\n")
 ok(late.recv(100).startswith(b"HTTP/1.1 401"), "a connection that had said nothing yet shakes hands with the new process")
+ok(wait_for(lambda: all(a == b for a, b in s.books()), 5) and s.metrics()["roost_connections_adopted_total"] >= len(wires),
+   "what was taken over is accounted for", s.books())
 equal(Phone(s, device="new").ready().ping(1).status, 200, "newcomers are served")
 m = s.metrics()
 ok(m["roost_connections"] >= len(wires), "gauges are right", m["roost_connections"])

@@ -18,6 +18,7 @@
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <linux/seccomp.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -1140,6 +1141,38 @@ static void source_address_is_kept(void **state)
 	fixture_free(f);
 }
 
+/* A phone that vanished: its peer hears nothing, neither ACK nor RST, until it gives up by itself. */
+static void a_deaf_connection_is_given_up(void **state)
+{
+	struct fixture *f = fixture_new(&plain);
+	const int limit_ms = 300;
+	uint32_t slot;
+	char byte;
+	int peer;
+
+	(void)state;
+	if (!ring_has(RING_FUTEX)) { /* as old as the operation */
+		fixture_free(f);
+		return;
+	}
+	slot = do_connect(f, &f->addr, NULL);
+	assert_true(reached(f, &f->connected, 1));
+	peer = accept(f->listen_fd, NULL, NULL);
+	assert_true(peer >= 0);
+	do_watch(f, slot);
+	loop_deafen(f->loop, slot);
+	settle(f);
+	setsockopt(peer, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof(limit_ms));
+	client_send(peer, "is anybody there?");
+	assert_int_equal(client_read(peer, &byte, 1), -ETIMEDOUT);
+	settle(f);
+	assert_int_equal(f->readable, 0);
+	do_close(f, slot, true);
+	assert_true(reached(f, &f->released, 1));
+	close(peer);
+	fixture_free(f);
+}
+
 static void draining_accepts_no_more(void **state)
 {
 	struct fixture *f = fixture_listening(&plain);
@@ -1322,6 +1355,7 @@ int main(void)
 		cmocka_unit_test(connecting_may_fail),
 		cmocka_unit_test(a_connect_can_be_given_up),
 		cmocka_unit_test(source_address_is_kept),
+		cmocka_unit_test(a_deaf_connection_is_given_up),
 		cmocka_unit_test(draining_accepts_no_more),
 		cmocka_unit_test(a_bad_listener_does_no_harm),
 		cmocka_unit_test(the_tick_is_on_time),

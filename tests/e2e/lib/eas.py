@@ -234,6 +234,14 @@ class Server:
         return {l.rsplit(" ", 1)[0]: float(l.rsplit(" ", 1)[1])
                 for l in text.splitlines() if l and not l.startswith("#")}
 
+    def books(self):
+        """Every connection and every hanging request is one of these: pairs that must be equal."""
+        m = self.metrics()
+        total = lambda name: sum(v for k, v in m.items() if k.split("{")[0] == "roost_" + name)
+        return ((total("connections_accepted_total") + total("connections_adopted_total"),
+                 total("connections_closed_total") + total("connections")),
+                (total("requests_parked_total"), total("wakes_total") + total("parked_requests")))
+
     def parked(self):
         m = self.metrics()
         return int(m['roost_parked_requests{cmd="Ping"}'] + m['roost_parked_requests{cmd="Sync"}'])
