@@ -185,7 +185,22 @@ void address_format_host(
 
 void address_format_ip(const uint8_t ip[16], char out[ADDRESS_TEXT_BYTES])
 {
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+	char *p = out;
+
+	/* Once for every line of the log, so IPv4 goes by the shortest way. */
+	if (memcmp(ip, mapped, sizeof(mapped)) == 0) {
+		for (int i = 12; i < 16; i++) {
+			if (ip[i] >= 100)
+				*p++ = (char)('0' + ip[i] / 100);
+			if (ip[i] >= 10)
+				*p++ = (char)('0' + ip[i] / 10 % 10);
+			*p++ = (char)('0' + ip[i] % 10);
+			*p++ = i == 15 ? '\0' : '.';
+		}
+		return;
+	}
 
 	memcpy(&v6.sin6_addr, ip, 16);
 	address_format_host((const struct sockaddr *)&v6, sizeof(v6), out);

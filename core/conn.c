@@ -20,7 +20,7 @@ void conn_address(const struct loop_addr *a, char out[64])
 	char text[ADDRESS_TEXT_BYTES];
 
 	address_format_ip(a->ip, text);
-	snprintf(out, 64, "%.63s", text);
+	bytes_to_strz(bytes_str(text), out, 64); /* (without a scope it fits) */
 }
 
 void conn_deadline(struct shard *s, uint32_t slot, int64_t seconds)

@@ -11,6 +11,8 @@
 #include "core/base/metrics.h"
 #include "core/eas/gzip.h"
 #include "core/push/ping.h"
+#include "store/account.h"
+#include "store/device.h"
 #include "store/journal.h"
 #include "store/mailbox.h"
 #include "store/writer.h"
@@ -273,21 +275,21 @@ static enum ping_status access_status(struct shard *s, const struct conn *c, con
 static void log_wake(
 	struct shard *s, uint32_t slot, const struct waiter *w, int eas_status, size_t bytes)
 {
-	struct account acc = {.address = ""};
-	struct device d;
+	char address[ACCOUNT_ADDRESS_MAX + 1] = "", device[DEVICE_ID_MAX + 1] = "";
 	struct db_txn txn;
-	bool known = false;
 
 	if (!shard_config(s)->log_requests)
 		return;
 	if (db_read(s->server->db, &txn) == DB_OK) {
-		known = account_by_mailbox(&txn, w->mailbox, &acc) == DB_OK &&
-			device_get(&txn, w->mailbox, w->device, &d) == DB_OK;
+		if (account_address(&txn, w->mailbox, address))
+			address[0] = 0;
+		if (device_name(&txn, w->mailbox, w->device, device))
+			device[0] = 0;
 		db_read_end(&txn);
 	}
-	request_log(s, slot, acc.address, known ? d.device_id : "",
-		w->kind == WAITER_PING ? "Ping" : "Sync", 200, eas_status, wake_words[w->why],
-		bytes, w->since_wall_ms - (uint64_t)s->server->wall_offset_ms);
+	request_log(s, slot, address, device, w->kind == WAITER_PING ? "Ping" : "Sync", 200,
+		eas_status, wake_words[w->why], bytes,
+		w->since_wall_ms - (uint64_t)s->server->wall_offset_ms);
 }
 
 /* Head and document of an answer to a parked request, in one piece. */
@@ -418,6 +420,7 @@ void park_woken(struct shard *s)
 {
 	uint32_t most = s->woken.count;
 
+	log_hold();
 	while (most-- && s->woken.count) {
 		uint32_t slot = queue_pop(s, &s->woken);
 
@@ -426,9 +429,10 @@ void park_woken(struct shard *s)
 			/* Memory comes back with the next completed send. */
 			queue_push(s, &s->woken, slot);
 			if (!conn_can_send_small(s) && !starved(s))
-				return;
+				break;
 		}
 	}
+	log_release();
 }
 
 /* ---- the newest stays

@@ -37,7 +37,7 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 {
 	const struct conn *c = &s->conns[slot];
 	struct log_line l;
-	char peer[64], version[8];
+	char peer[64];
 
 	/* Our own failures are told in any case. */
 	if (!shard_config(s)->log_requests && status < 500)
@@ -54,8 +54,10 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 		log_str(&l, "dev", device);
 	log_str(&l, "cmd", command);
 	if (c->version) {
-		snprintf(version, sizeof(version), "%d.%d", c->version / 10, c->version % 10);
-		log_str(&l, "as", version);
+		char as[] = {(char)('0' + c->version / 100), (char)('0' + c->version / 10 % 10), '.',
+			(char)('0' + c->version % 10), 0};
+
+		log_str(&l, "as", as);
 	}
 	log_i64(&l, "status", status);
 	if (eas_status)

@@ -121,6 +121,15 @@ int account_by_mailbox(struct db_txn *txn, uint32_t mailbox, struct account *out
 	return DB_OK;
 }
 
+int account_address(struct db_txn *txn, uint32_t mailbox, char out[ACCOUNT_ADDRESS_MAX + 1])
+{
+	struct key key;
+	struct bytes v;
+	int err = rows_get(txn, key_account(&key, mailbox), &v);
+
+	return err ? err : record_account_address(v, out);
+}
+
 int account_find(struct db_txn *txn, struct bytes address, struct account *out)
 {
 	uint32_t mailbox;

@@ -33,6 +33,8 @@ struct account_gate {
 };
 int account_gate(struct db_txn *txn, uint32_t mailbox, struct account_gate *out);
 int account_by_mailbox(struct db_txn *txn, uint32_t mailbox, struct account *out);
+/* Its address only, for a log line. */
+int account_address(struct db_txn *txn, uint32_t mailbox, char out[ACCOUNT_ADDRESS_MAX + 1]);
 int account_set_password(struct db_txn *txn, struct bytes address, const char *password_hash);
 int account_set_disabled(struct db_txn *txn, struct bytes address, bool disabled);
 /* With mailbox, items, devices and states. */

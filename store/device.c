@@ -66,6 +66,16 @@ int device_get(struct db_txn *txn, uint32_t mailbox, uint32_t device, struct dev
 	return DB_OK;
 }
 
+int device_name(
+	struct db_txn *txn, uint32_t mailbox, uint32_t device, char out[DEVICE_ID_MAX + 1])
+{
+	struct key key;
+	struct bytes v;
+	int err = rows_get(txn, key_device(&key, mailbox, device), &v);
+
+	return err ? err : record_device_id(v, out);
+}
+
 int device_find(struct db_txn *txn, uint32_t mailbox, struct bytes device_id, struct device *out)
 {
 	struct device_gate gate;

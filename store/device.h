@@ -6,11 +6,11 @@
 
 #include "store/db.h"
 
-enum { DEVICE_TEXT_MAX = 128, PING_FOLDERS_MAX = 256 };
+enum { DEVICE_ID_MAX = 64, DEVICE_TEXT_MAX = 128, PING_FOLDERS_MAX = 256 };
 
 struct device {
 	uint32_t id; /* 1.. per mailbox, never used again */
-	char device_id[65], device_type[65];
+	char device_id[DEVICE_ID_MAX + 1], device_type[65];
 	char user_agent[DEVICE_TEXT_MAX], model[DEVICE_TEXT_MAX], os[DEVICE_TEXT_MAX],
 		friendly_name[DEVICE_TEXT_MAX], phone_number[DEVICE_TEXT_MAX],
 		imei[DEVICE_TEXT_MAX], os_language[DEVICE_TEXT_MAX],
@@ -44,6 +44,9 @@ int device_gate(
 
 int device_find(struct db_txn *txn, uint32_t mailbox, struct bytes device_id, struct device *out);
 int device_get(struct db_txn *txn, uint32_t mailbox, uint32_t device, struct device *out);
+/* Its DeviceId only, for a log line. */
+int device_name(
+	struct db_txn *txn, uint32_t mailbox, uint32_t device, char out[DEVICE_ID_MAX + 1]);
 /* d->id 0: a new one, id is set. */
 int device_put(struct db_txn *txn, uint32_t mailbox, struct device *d);
 /* With all its collections and blobs; appends JOURNAL_DEVICE. */

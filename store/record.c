@@ -294,3 +294,29 @@ static void fields_journal(struct codec *c, struct journal_row *r)
 		return c.bad ? bytes_of(NULL, 0) : bytes_of(b->b, c.at);                           \
 	}
 RECORDS(RECORD_FUNCTIONS)
+
+static int first_text(struct codec *c, char *out, size_t cap)
+{
+	f_text(c, out, cap);
+	return c->bad ? DB_CORRUPT : DB_OK;
+}
+
+int record_account_address(struct bytes in, char out[ACCOUNT_ADDRESS_MAX + 1])
+{
+	struct codec c = {.p = (uint8_t *)(uintptr_t)in.p, .n = in.n};
+	uint8_t version = 0;
+	uint64_t created_ms = 0;
+
+	f_range(&c, &version, 1, 1);
+	f_u64(&c, &created_ms);
+	return first_text(&c, out, ACCOUNT_ADDRESS_MAX + 1);
+}
+
+int record_device_id(struct bytes in, char out[DEVICE_ID_MAX + 1])
+{
+	struct codec c = {.p = (uint8_t *)(uintptr_t)in.p, .n = in.n};
+	uint8_t version = 0;
+
+	f_range(&c, &version, 1, 1);
+	return first_text(&c, out, DEVICE_ID_MAX + 1);
+}

@@ -75,4 +75,8 @@ struct record_buf {
 RECORDS(RECORD_FUNCTIONS)
 #undef RECORD_FUNCTIONS
 
+/* Only the text that such a record begins with, for a log line: the cost of one copy. */
+int record_account_address(struct bytes in, char out[ACCOUNT_ADDRESS_MAX + 1]);
+int record_device_id(struct bytes in, char out[DEVICE_ID_MAX + 1]);
+
 #endif

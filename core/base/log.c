@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { QUEUE_BYTES = 256 * 1024 };
+enum { QUEUE_BYTES = 256 * 1024, HELD_BYTES = 16 * 1024 };
 
 /* A ring of bytes under a mutex that is held for one copy, never for a write. */
 static struct {
@@ -23,6 +23,13 @@ static struct {
 	pthread_t thread;
 	uint64_t dropped;
 } q = {.mutex = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
+
+/* Lines of a thread between log_hold and log_release. */
+static _Thread_local struct {
+	bool on;
+	size_t n;
+	char text[HELD_BYTES];
+} held;
 
 static _Atomic(enum log_level) level_max = LOG_INFO;
 static bool priority_prefix;
@@ -148,34 +155,46 @@ void log_str(struct log_line *l, const char *k, const char *v)
 		log_bytes(l, k, bytes_str(v));
 }
 
+/* Numbers by hand: five snprintf would cost a wake more than sealing its answer does. */
+static void put_u64(struct log_line *l, uint64_t v)
+{
+	char t[20];
+	size_t at = sizeof(t);
+
+	do
+		t[--at] = (char)('0' + v % 10);
+	while (v /= 10);
+	put(l, t + at, sizeof(t) - at);
+}
+
 void log_u64(struct log_line *l, const char *k, uint64_t v)
 {
-	char t[24];
-
 	if (l->skip)
 		return;
 	key(l, k);
-	put(l, t, (size_t)snprintf(t, sizeof(t), "%llu", (unsigned long long)v));
+	put_u64(l, v);
 }
 
 void log_i64(struct log_line *l, const char *k, int64_t v)
 {
-	char t[24];
-
 	if (l->skip)
 		return;
 	key(l, k);
-	put(l, t, (size_t)snprintf(t, sizeof(t), "%lld", (long long)v));
+	if (v < 0)
+		put(l, "-", 1);
+	put_u64(l, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
 }
 
 void log_hex(struct log_line *l, const char *k, uint64_t v)
 {
-	char t[24];
+	char t[16];
 
 	if (l->skip)
 		return;
 	key(l, k);
-	put(l, t, (size_t)snprintf(t, sizeof(t), "%016llx", (unsigned long long)v));
+	for (int i = 15; i >= 0; i--, v >>= 4)
+		t[i] = "0123456789abcdef"[v & 15];
+	put(l, t, sizeof(t));
 }
 
 static void write_all(const char *p, size_t n)
@@ -192,6 +211,59 @@ static void write_all(const char *p, size_t n)
 	}
 }
 
+/* Whole lines: all are queued, or as many as find room; the others are counted. */
+static void enqueue(const char *p, size_t n)
+{
+	size_t room, at, first, cut = 0;
+
+	pthread_mutex_lock(&q.mutex);
+	if (!q.running) {
+		pthread_mutex_unlock(&q.mutex);
+		write_all(p, n);
+		return;
+	}
+	room = QUEUE_BYTES - q.count;
+	if (room < n) {
+		const char *last = memrchr(p, '\n', room);
+
+		cut = n;
+		n = last ? (size_t)(last - p) + 1 : 0;
+		for (size_t i = n; i < cut; i++)
+			if (p[i] == '\n') {
+				q.dropped++;
+				METRIC_INC(LOG_DROPPED);
+			}
+	}
+	at = (q.head + q.count) % QUEUE_BYTES;
+	first = QUEUE_BYTES - at;
+	if (first > n)
+		first = n;
+	memcpy(q.ring + at, p, first);
+	memcpy(q.ring, p + first, n - first);
+	if (!q.count && n)
+		pthread_cond_signal(&q.more);
+	q.count += n;
+	pthread_mutex_unlock(&q.mutex);
+}
+
+void log_hold(void)
+{
+	held.on = true;
+}
+
+static void flush_held(void)
+{
+	if (held.n)
+		enqueue(held.text, held.n);
+	held.n = 0;
+}
+
+void log_release(void)
+{
+	held.on = false;
+	flush_held();
+}
+
 void log_end(struct log_line *l)
 {
 	if (l->skip)
@@ -201,27 +273,14 @@ void log_end(struct log_line *l)
 		l->n += 6;
 	}
 	l->text[l->n++] = '\n';
-	pthread_mutex_lock(&q.mutex);
-	if (!q.running) {
-		pthread_mutex_unlock(&q.mutex);
-		write_all(l->text, l->n);
+	if (!held.on) {
+		enqueue(l->text, l->n);
 		return;
 	}
-	if (QUEUE_BYTES - q.count < l->n) {
-		q.dropped++;
-		METRIC_INC(LOG_DROPPED);
-	} else {
-		size_t at = (q.head + q.count) % QUEUE_BYTES, first = QUEUE_BYTES - at;
-
-		if (first > l->n)
-			first = l->n;
-		memcpy(q.ring + at, l->text, first);
-		memcpy(q.ring, l->text + first, l->n - first);
-		q.count += l->n;
-		if (q.count == l->n)
-			pthread_cond_signal(&q.more);
-	}
-	pthread_mutex_unlock(&q.mutex);
+	if (HELD_BYTES - held.n < l->n)
+		flush_held();
+	memcpy(held.text + held.n, l->text, l->n);
+	held.n += l->n;
 }
 
 void log_msg(enum log_level level, const char *fmt, ...)
@@ -239,8 +298,8 @@ void log_msg(enum log_level level, const char *fmt, ...)
 
 static void *writer(void *arg)
 {
-	/* Lines are gathered into one write: a burst of requests costs few system calls. The bytes
-	 * stay in the ring meanwhile, so nothing is copied twice. */
+	/* What came meanwhile is one write: a burst of requests costs few system calls. The bytes
+	 * stay in the ring until they are written, so nothing is copied again. */
 	size_t n;
 
 	(void)arg;

@@ -33,6 +33,12 @@ void log_i64(struct log_line *l, const char *key, int64_t value);
 void log_hex(struct log_line *l, const char *key, uint64_t value);
 void log_end(struct log_line *l);
 
+/* Between the two this thread's lines are gathered and queued in one piece, at most 16 KiB of them:
+ * for a turn that writes many. Not nested. Lines of different threads can then be milliseconds out
+ * of order; their time stamps are right. */
+void log_hold(void);
+void log_release(void);
+
 /* One message with printf arguments of ours (no peer bytes). */
 void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -89,6 +89,14 @@ static void a_peer_is_shown_without_its_port(void **state)
 	assert_string_equal(out, "203.0.113.9");
 	address_format_ip(mapped, out);
 	assert_string_equal(out, "203.0.113.9");
+	for (unsigned i = 0; i < 256; i++) {
+		char want[ADDRESS_TEXT_BYTES];
+
+		mapped[12] = mapped[15] = (uint8_t)i;
+		snprintf(want, sizeof(want), "%u.0.113.%u", i, i);
+		address_format_ip(mapped, out);
+		assert_string_equal(out, want);
+	}
 	address_format_ip(six, out);
 	assert_string_equal(out, "2001:db8::7");
 	/* A connected peer of a unix socket has no path. */

@@ -194,6 +194,7 @@ static void deleted_account_leaves_nothing(void **state)
 	struct db_stats before, after;
 	uint64_t head_before, head_after;
 	struct account a;
+	char address[ACCOUNT_ADDRESS_MAX + 1];
 	struct db_txn txn;
 
 	fixture_deliver(f, keep, FOLDER_ID_INBOX, 1);
@@ -211,6 +212,9 @@ static void deleted_account_leaves_nothing(void **state)
 	head_after = journal_head(&txn);
 	assert_int_equal(account_by_mailbox(&txn, gone, &a), DB_NOT_FOUND);
 	assert_int_equal(account_by_mailbox(&txn, keep, &a), DB_OK);
+	assert_int_equal(account_address(&txn, gone, address), DB_NOT_FOUND);
+	assert_int_equal(account_address(&txn, keep, address), DB_OK);
+	assert_string_equal(address, a.address);
 	db_read_end(&txn);
 	assert_int_equal(db_stats(f->db, &after), DB_OK);
 	/* Only the journal grew. */

@@ -61,6 +61,7 @@ static void device_comes_back_whole(void **state)
 	struct device_gate gate;
 	struct device d;
 	struct db_txn txn;
+	char name[DEVICE_ID_MAX + 1];
 
 	assert_int_equal(db_write(f->db, put_fn, &p), DB_OK);
 	assert_int_equal(p.d.id, 1);
@@ -68,6 +69,8 @@ static void device_comes_back_whole(void **state)
 	assert_int_equal(device_find(&txn, p.mailbox, bytes_str(p.d.device_id), &d), DB_OK);
 	assert_memory_equal(&d, &p.d, sizeof(d));
 	assert_int_equal(device_get(&txn, p.mailbox, 1, &d), DB_OK);
+	assert_int_equal(device_name(&txn, p.mailbox, 1, name), DB_OK);
+	assert_string_equal(name, d.device_id);
 	assert_memory_equal(&d, &p.d, sizeof(d));
 	assert_int_equal(device_gate(&txn, p.mailbox, bytes_str(p.d.device_id), &gate), DB_OK);
 	assert_int_equal(gate.id, 1);
@@ -80,6 +83,7 @@ static void device_comes_back_whole(void **state)
 	assert_int_equal(device_find(&txn, p.mailbox, bytes_str(""), &d), DB_NOT_FOUND);
 	assert_int_equal(device_find(&txn, 99, bytes_str(p.d.device_id), &d), DB_NOT_FOUND);
 	assert_int_equal(device_get(&txn, p.mailbox, 2, &d), DB_NOT_FOUND);
+	assert_int_equal(device_name(&txn, p.mailbox, 2, name), DB_NOT_FOUND);
 	db_read_end(&txn);
 }
 
