@@ -188,7 +188,7 @@ fuzz-all: deps-lint ## Every fuzz target for S seconds each.
 bench: all ## Every figure of bench/RESULTS.md: tables and JSON lines (bench-NAME: one of them).
 	@$(MAKE) --no-print-directory $(BENCHES)
 	@B=$(B) BIN=$(BIN) ROOST_COMMIT=$(COMMIT) sh bench/run.sh $(BENCH_SCENARIOS)
-BENCH_SCENARIOS := handshake hold wake burst load day storm commit peers grow
+BENCH_SCENARIOS := handshake hold wake burst send load day storm commit peers grow
 .PHONY: $(BENCH_SCENARIOS:%=bench-%)
 $(BENCH_SCENARIOS:%=bench-%): bench-%: all
 	@$(MAKE) --no-print-directory $(BENCHES)

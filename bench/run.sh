@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # bench/run.sh [NAME...] - the figures of bench/RESULTS.md on this machine (make bench, make bench-NAME):
-# handshake hold wake burst load day storm commit peers grow. Tables go to the terminal, JSON lines to
+# handshake hold wake burst send load day storm commit peers grow. Tables go to the terminal, JSON lines to
 # OUT/NAME.jsonl, and pictures beside them where gnuplot is installed (bench/plot.sh).
 # PHONES 20,000; STORM_PHONES 100,000; GROW_PHONES as many as memory carries, at most 1,000,000.
 # Ends what it started, by process id.
@@ -65,7 +65,15 @@ commit() {
 	cat "$work"/[1-4] | grep '^{' >>"$OUT/commit.jsonl"
 }
 
-[ $# -gt 0 ] || set -- handshake hold wake burst load day storm commit peers grow
+# The floor under a wake in a burst: bare sends of as many bytes.
+send() {
+	step "send: bare sends of an answer's size"
+	run "$B/bench/bench_send" --phones "$PHONES" --rounds "$ROUNDS" >"$work/send" || return
+	grep -v '^{' "$work/send"
+	grep '^{' "$work/send" >"$OUT/send.jsonl"
+}
+
+[ $# -gt 0 ] || set -- handshake hold wake burst send load day storm commit peers grow
 printf '== machine: %s, %s cores, kernel %s\n' \
 	"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r)"
 awk '$1 > 0.5 { print "something else is running here: times will be worse than this machine can do" }' \
@@ -85,6 +93,7 @@ for what in "$@"; do
 	grow) grow ;;
 	day) bench day --phones "$PHONES" day ;;
 	commit) commit ;;
+	send) send ;;
 	peers)
 		step "peers"
 		run env OUT="$OUT" BIN="$BIN" sh bench/peers.sh

@@ -54,8 +54,8 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 		log_str(&l, "dev", device);
 	log_str(&l, "cmd", command);
 	if (c->version) {
-		char as[] = {(char)('0' + c->version / 100), (char)('0' + c->version / 10 % 10), '.',
-			(char)('0' + c->version % 10), 0};
+		char as[] = {(char)('0' + c->version / 100), (char)('0' + c->version / 10 % 10),
+			'.', (char)('0' + c->version % 10), 0};
 
 		log_str(&l, "as", as);
 	}

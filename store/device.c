@@ -66,8 +66,7 @@ int device_get(struct db_txn *txn, uint32_t mailbox, uint32_t device, struct dev
 	return DB_OK;
 }
 
-int device_name(
-	struct db_txn *txn, uint32_t mailbox, uint32_t device, char out[DEVICE_ID_MAX + 1])
+int device_name(struct db_txn *txn, uint32_t mailbox, uint32_t device, char out[DEVICE_ID_MAX + 1])
 {
 	struct key key;
 	struct bytes v;

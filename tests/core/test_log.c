@@ -87,8 +87,9 @@ static void no_value_forges_a_line_or_a_key(void **state)
 	log_bytes(&l, "d", bytes_of("\xc3\xa4\xff", 3));
 	log_end(&l);
 	text = catch_end();
-	assert_string_equal(text, "<4>x level=warning a=\"two words\\x0aand=a line \\\"quoted\\\\\" "
-				  "c=\"\" d=\"\\xc3\\xa4\\xff\"\n");
+	assert_string_equal(text,
+		"<4>x level=warning a=\"two words\\x0aand=a line \\\"quoted\\\\\" "
+		"c=\"\" d=\"\\xc3\\xa4\\xff\"\n");
 	free(text);
 }
 
@@ -148,8 +149,7 @@ static void lines_of_many_threads_stay_whole(void **state)
 	catch_begin();
 	log_start();
 	for (uintptr_t i = 0; i < THREADS; i++)
-		assert_int_equal(
-			pthread_create(&threads[i], NULL, writes_lines, (void *)i), 0);
+		assert_int_equal(pthread_create(&threads[i], NULL, writes_lines, (void *)i), 0);
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
 	log_stop();
