@@ -11,6 +11,7 @@
 #include "core/base/metrics.h"
 #include "core/eas/message.h"
 #include "core/feed/lmtp.h"
+#include "core/machine.h"
 #include "core/push/presence.h"
 #include "core/shard.h"
 #include "core/upgrade.h"
@@ -37,6 +38,8 @@ enum {
 	LISTENERS_MAX = 16,
 	/* (a loop has no more) */ CONFIGS_MAX = 4096,
 	HOUSEKEEPING_MS = 2000,
+	MACHINE_MS = 30 * 1000,
+	MACHINE_QUIET_MS = 600 * 1000,
 	PRUNE_LOOKS = 200,
 	PRUNE_ROWS = 1000
 };
@@ -70,7 +73,7 @@ struct running {
 	struct lmtp_server *lmtp;
 	struct admin *admin;
 	_Atomic bool ready;
-	uint64_t housekeeping_ms;
+	uint64_t housekeeping_ms, machine_ms;
 	char prune_cursor[ACCOUNT_ADDRESS_MAX + 1];
 	pthread_mutex_t upgrade_mutex;
 	pthread_cond_t upgrade_cond;
@@ -535,6 +538,16 @@ static void take_down(struct running *r)
 	free(r);
 }
 
+static void say_if_too_small(const struct config *c)
+{
+	struct machine_limits m;
+	char why[256];
+
+	machine_read("/proc", &m);
+	if (machine_too_small(&m, (uint64_t)c->core_connections_max, why, sizeof(why)))
+		log_msg(LOG_INFO, "machine: %s", why);
+}
+
 struct server *server_start(
 	server_config_fn *source, void *arg, struct take_over *take, char *why, size_t why_bytes)
 {
@@ -576,6 +589,7 @@ struct server *server_start(
 	if (!c)
 		goto fail;
 	put_in_force(r, c);
+	say_if_too_small(c);
 	o.dir = c->store_dir;
 	o.map_bytes = (uint64_t)c->store_map_mib << 20;
 	o.map_bytes_max = (uint64_t)c->store_map_max_mib << 20;
@@ -852,6 +866,22 @@ static void prune_some(struct running *r)
 			db_strerror(err));
 }
 
+/* At most every ten minutes: it lasts, and the line shall not drown the others. */
+static void watch_machine(struct running *r, uint64_t now_ms)
+{
+	struct machine_limits m;
+	char why[256];
+
+	if (now_ms < r->machine_ms)
+		return;
+	r->machine_ms = now_ms + MACHINE_MS;
+	machine_read("/proc", &m);
+	if (machine_nearly_full(&m, why, sizeof(why))) {
+		log_msg(LOG_WARNING, "machine: %s", why);
+		r->machine_ms = now_ms + MACHINE_QUIET_MS;
+	}
+}
+
 void server_housekeeping(struct server *s)
 {
 	struct running *r = container_of(s, struct running, server);
@@ -870,6 +900,7 @@ void server_housekeeping(struct server *s)
 	/* (counts what it clears itself) */
 	db_clear_stale_readers(s->db);
 	prune_some(r);
+	watch_machine(r, now);
 	db_release_pages(s->db);
 	/* Milliseconds, in which who allocates waits: shards at rest do not. */
 	if (atomic_exchange(&s->memory_freed, false))
