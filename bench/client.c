@@ -48,6 +48,7 @@ struct phone {
 	bool out_request; /* work->out holds the end of a request */
 	bool sending_request;
 	bool closing_sent; /* closing once the last bytes are out */
+	bool offered;      /* a session, at the handshake */
 	bool resumed;
 	bool in_queue;    /* has an entry there, be it of an earlier opening */
 	uint8_t tls_text; /* index into client.tls_texts */
@@ -445,6 +446,8 @@ static void shake_hands(struct client *c, struct phone *p, uint64_t now_ns)
 	p->resumed = tls_hs_resumed(w->handshake);
 	*(p->resumed ? &c->resumed : &c->full) += 1;
 	p->tls_text = tls_text(c, w->handshake);
+	if (p->offered && !p->resumed)
+		tls_session_free(&c->session); /* the server does not take it any more */
 	if (c->o.tls_options.want_ticket && !c->session)
 		c->session = tls_hs_session(w->handshake);
 	if (!tls_hs_detach(w->handshake, &p->rec, &why)) {
@@ -480,7 +483,8 @@ static void on_connected(void *arg, uint32_t slot, int err)
 	p->state = HANDSHAKE;
 	struct work *w = work_of(c, p);
 
-	w->handshake = tls_hs_client(c->tls, c->o.server_name, c->no_resume ? NULL : c->session);
+	p->offered = c->session && !c->no_resume;
+	w->handshake = tls_hs_client(c->tls, c->o.server_name, p->offered ? c->session : NULL);
 	CHECK(w->handshake);
 	shake_hands(c, p, 0);
 }
@@ -573,6 +577,10 @@ static void on_due(void *arg, uint32_t i)
 	struct phone *p = &c->phones[i];
 	char why[CLIENT_WHY_BYTES] = "no answer in time";
 
+	if (p->state == CLOSED) {
+		client_open(c, i);
+		return;
+	}
 	if (p->state == CONNECTING)
 		snprintf(why, sizeof(why), "no connection within %u s", c->o.open_timeout_s);
 	else if (p->state == HANDSHAKE)
@@ -660,6 +668,7 @@ void client_open(struct client *c, uint32_t i)
 	if (p->closing_sent)
 		forget(c, p);
 	CHECK(p->state == CLOSED);
+	wheel_cancel(c->wheel, i);
 	p->state = QUEUED;
 	p->slot = NONE;
 	if (!p->in_queue) {
@@ -668,6 +677,12 @@ void client_open(struct client *c, uint32_t i)
 		c->queue[(c->queue_head + c->queue_count++) % c->o.phones_max] = i;
 	}
 	queue_run(c);
+}
+
+void client_open_later(struct client *c, uint32_t i, uint64_t after_ms)
+{
+	CHECK(c->phones[i].state == CLOSED);
+	wheel_arm(c->wheel, i, loop_now_ms(c->loop) + after_ms);
 }
 
 bool client_is_open(const struct client *c, uint32_t i)

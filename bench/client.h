@@ -89,6 +89,8 @@ void client_stop(struct client *c);
 void client_post(struct client *c, struct loop_msg *m);
 
 void client_open(struct client *c, uint32_t phone);
+/* The same for a closed phone after a while, to a second. client_open and client_close end the wait. */
+void client_open_later(struct client *c, uint32_t phone, uint64_t after_ms);
 bool client_is_open(const struct client *c, uint32_t phone); /* opened and not closed */
 /* CHECKs that the phone is open and has no answer outstanding. timeout_s 0: waits for ever. */
 void client_request(struct client *c, uint32_t phone, struct bytes request, uint32_t timeout_s);
@@ -111,7 +113,8 @@ struct client_stats {
 void client_stats(const struct client *c, struct client_stats *out);
 /* How the phone's connection is encrypted, for people; "" without TLS or before. */
 const char *client_tls_text(const struct client *c, uint32_t phone);
-/* With tls_options.want_ticket: all later handshakes resume the first session that had a ticket. */
+/* With tls_options.want_ticket: all later handshakes resume the first session that had a ticket, until
+ * the server does not take it any more; then the next one that comes. */
 bool client_can_resume(const struct client *c);
 /* Whether later handshakes do resume; they do at first. */
 void client_set_resume(struct client *c, bool on);

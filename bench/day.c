@@ -159,7 +159,11 @@ bool bench_day(struct bench *b)
 		figure(b, "day_late", (double)d.late, "mails", d.n, "later than %d ms", LATE_MS);
 		figure(b, "day_heartbeats_late", s.heartbeats_late - s0.heartbeats_late, "answers",
 			s.heartbeats - s0.heartbeats,
-			"at the end of the heartbeat, early or later by more than %d ms", LATE_MS);
+			"later than the end of the heartbeat by more than %d ms, at most %d",
+			LATE_MS, s.late_most_ms);
+		figure(b, "day_heartbeats_early", s.heartbeats_early - s0.heartbeats_early,
+			"answers", s.heartbeats - s0.heartbeats,
+			"the same, too early, by at most %d ms", s.early_most_ms);
 		figure(b, "day_lost", s.retried - s0.retried, "connections", roams,
 			"lost though nobody roamed; those phones tried again");
 	}

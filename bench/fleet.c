@@ -23,7 +23,7 @@
 	X(PING, "Ping on its way")                                                                 \
 	X(PARKED, "Ping sent")                                                                     \
 	X(ANSWERED, "Ping answered, status 2")                                                     \
-	X(LATER, "refused with 503, or lost: tries again in a while")                              \
+	X(LATER, "refused with 503, or lost: connects again in a while")                           \
 	X(FAILED, "lost")
 
 enum state {
@@ -35,8 +35,10 @@ enum state {
 struct fleet_phone {
 	_Atomic uint64_t came_ns;
 	uint32_t due_ms; /* low half of the clock: when the heartbeat of its Ping ends */
+	_Atomic uint8_t woken, expired; /* see fleet_woken */
 	uint8_t state;
-	bool primed;
+	bool primed : 1;
+	bool refused : 1; /* with 503, and not parked since */
 };
 _Static_assert(sizeof(struct fleet_phone) <= 16, "fleet.h promises it");
 
@@ -50,15 +52,18 @@ enum {
 	MESSAGE_PARK = 1,
 	MESSAGE_PING,
 	MESSAGE_DROP,
+	MESSAGE_HEARTBEATS,
 	MESSAGE_STOP,
 	REQUEST_TIMEOUT_S = 120,
-	LATER_MS = 1000
+	LATER_MS = 1000,
+	LATE_MS = 1000,
 };
 
 struct message {
 	struct loop_msg msg;
 	uint32_t phone;
 	struct fleet_drop drop;
+	uint32_t least_s, most_s;
 };
 
 struct fleet {
@@ -71,7 +76,6 @@ struct fleet {
 	uint32_t park_next, park_end; /* phones still to be looked at by fleet_park */
 	uint32_t wanted;              /* of the newest fleet_park */
 	struct fleet_drop drop;       /* phones still to be dropped */
-	uint64_t later_ms;            /* when phones in LATER go on; 0: there are none */
 
 	/* The fleet's thread writes these; readers hold the mutex. */
 	pthread_mutex_t mutex;
@@ -96,6 +100,8 @@ static uint32_t *counter(struct fleet *f, enum state s)
 		return &f->status.parked;
 	case STATE_ANSWERED:
 		return &f->status.answered;
+	case STATE_LATER:
+		return &f->status.later;
 	case STATE_FAILED:
 		return &f->status.failed;
 	default:
@@ -220,13 +226,23 @@ static void ask(struct fleet *f, uint32_t i)
 	client_request(f->client, i, buf_bytes(&f->request), timeout_s);
 }
 
+/* Connects again after a while, with what it did when it was sent away or lost. */
+static void later(struct fleet *f, uint32_t i, uint64_t after_ms)
+{
+	move(f, i, STATE_LATER);
+	client_open_later(f->client, i, after_ms);
+}
+
+/* The first state on the way to a parked Ping; from the beginning where it never got to one. */
+static enum state first_state(const struct fleet *f, uint32_t i)
+{
+	return f->o.prime && !f->phones[i].primed ? STATE_POLICY_ASK : STATE_PING;
+}
+
 /* From where the phone is, on the way to a parked Ping. */
 static void go(struct fleet *f, uint32_t i)
 {
-	struct fleet_phone *p = &f->phones[i];
-
-	/* From the beginning, where it never got to its first Ping. */
-	move(f, i, f->o.prime && !p->primed ? STATE_POLICY_ASK : STATE_PING);
+	move(f, i, first_state(f, i));
 	if (client_is_open(f->client, i))
 		ask(f, i);
 	else
@@ -235,15 +251,21 @@ static void go(struct fleet *f, uint32_t i)
 
 static void on_opened(void *arg, uint32_t i)
 {
-	ask(arg, i);
+	struct fleet *f = arg;
+
+	if (f->phones[i].state == STATE_LATER)
+		move(f, i, first_state(f, i));
+	ask(f, i);
 }
 
 static void on_sent(void *arg, uint32_t i)
 {
 	struct fleet *f = arg;
 
-	if (f->phones[i].state == STATE_PING)
-		move(f, i, STATE_PARKED);
+	if (f->phones[i].state != STATE_PING)
+		return;
+	f->phones[i].refused = false;
+	move(f, i, STATE_PARKED);
 }
 
 static bool keep_key(struct priming *p, struct bytes key)
@@ -302,6 +324,34 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 	ask(f, i);
 }
 
+/* Status 2 must name the inbox and nothing else. */
+static bool names_the_inbox(const struct phone_ping *ping)
+{
+	const struct wbxml_node *folder = wbxml_child(ping->folders, PING_Folder);
+
+	return folder && bytes_eq_str(wbxml_text(ping->folders, PING_Folder), "1") &&
+	       !wbxml_next_of(folder, PING_Folder);
+}
+
+static void count_expiry(struct fleet *f, uint32_t i, uint64_t came_ns)
+{
+	struct fleet_phone *p = &f->phones[i];
+	int32_t late_ms = (int32_t)((uint32_t)(came_ns / 1000000) - p->due_ms);
+	struct fleet_status *s = &f->status;
+
+	atomic_fetch_add_explicit(&p->expired, 1, memory_order_release);
+	pthread_mutex_lock(&f->mutex);
+	s->heartbeats++;
+	s->heartbeats_early += late_ms < -LATE_MS;
+	s->heartbeats_late += late_ms > LATE_MS;
+	if (-late_ms > s->early_most_ms)
+		s->early_most_ms = -late_ms;
+	if (late_ms > s->late_most_ms)
+		s->late_most_ms = late_ms;
+	f->dirty = true;
+	pthread_mutex_unlock(&f->mutex);
+}
+
 static void answer_ping(
 	struct fleet *f, uint32_t i, const struct wbxml_node *root, uint64_t came_ns)
 {
@@ -309,24 +359,42 @@ static void answer_ping(
 	char why[64];
 
 	if (phone_read_ping(root, &ping) && ping.status == 2) {
+		if (!names_the_inbox(&ping)) {
+			fail(f, i, "Ping answered with other folders than were watched");
+			return;
+		}
+		atomic_fetch_add_explicit(&f->phones[i].woken, 1, memory_order_relaxed);
 		atomic_store_explicit(&f->phones[i].came_ns, came_ns, memory_order_release);
 		move(f, i, STATE_ANSWERED);
 		return;
 	}
 	if (ping.status == 1 && f->o.heartbeat_min_s) {
-		int32_t late_ms = (int32_t)((uint32_t)(came_ns / 1000000) - f->phones[i].due_ms);
-		bool late = late_ms < -LATER_MS || late_ms > LATER_MS;
-
-		pthread_mutex_lock(&f->mutex);
-		f->status.heartbeats++;
-		f->status.heartbeats_late += late;
-		pthread_mutex_unlock(&f->mutex);
+		count_expiry(f, i, came_ns);
 		move(f, i, STATE_PING);
 		ask(f, i);
 		return;
 	}
 	snprintf(why, sizeof(why), "Ping answered with status %u", ping.status);
 	fail(f, i, why);
+}
+
+/* 503: the phone waits as long as it is told. */
+static void turned_away(struct fleet *f, uint32_t i, const struct http_answer *h)
+{
+	struct fleet_phone *p = &f->phones[i];
+	uint64_t after_s;
+
+	if (!bytes_to_u64(http_answer_field(h, "Retry-After"), 3600, &after_s))
+		after_s = LATER_MS / 1000;
+	pthread_mutex_lock(&f->mutex);
+	f->status.refused++;
+	f->status.refused_again += p->refused;
+	if (after_s > f->status.told_most_s)
+		f->status.told_most_s = (uint32_t)after_s;
+	pthread_mutex_unlock(&f->mutex);
+	p->refused = true;
+	client_close(f->client, i);
+	later(f, i, after_s * 1000);
 }
 
 static void on_answered(
@@ -340,13 +408,7 @@ static void on_answered(
 	struct bytes reason = http_answer_field(h, "X-Roost-Reason");
 
 	if (h->status == 503) {
-		/* As phones do; the server says how long, but a benchmark is in a hurry. */
-		move(f, i, STATE_LATER);
-		f->later_ms = client_now_ms(f->client) + LATER_MS;
-		pthread_mutex_lock(&f->mutex);
-		f->status.refused++;
-		pthread_mutex_unlock(&f->mutex);
-		client_close(f->client, i);
+		turned_away(f, i, h);
 		return;
 	}
 	if (h->status != 200) {
@@ -378,16 +440,22 @@ static void on_closed(void *arg, uint32_t i, enum client_end how, const char *wh
 	struct fleet *f = arg;
 	char text[CLIENT_WHY_BYTES - 32];
 
+	/* Bytes that nobody asked for: a second answer. */
+	if (f->phones[i].state == STATE_ANSWERED && how == CLIENT_END_HTTP) {
+		pthread_mutex_lock(&f->mutex);
+		f->status.surplus++;
+		snprintf(f->status.why, sizeof(f->status.why), "phone %u: %s", i, why);
+		pthread_mutex_unlock(&f->mutex);
+	}
 	/* Answered phones connect again at their next Ping. */
-	if (f->phones[i].state >= STATE_ANSWERED)
+	if (f->phones[i].state == STATE_ANSWERED || f->phones[i].state == STATE_FAILED)
 		return;
 	snprintf(text, sizeof(text), "%s: %s", client_end_name(how), why);
 	if (!f->o.retry) {
 		fail(f, i, text);
 		return;
 	}
-	move(f, i, STATE_LATER);
-	f->later_ms = client_now_ms(f->client) + LATER_MS;
+	later(f, i, LATER_MS);
 	pthread_mutex_lock(&f->mutex);
 	f->status.retried++;
 	snprintf(f->status.why, sizeof(f->status.why), "phone %u: %s", i, text);
@@ -407,6 +475,10 @@ static void on_message(void *arg, struct loop_msg *m)
 	if (m->kind == MESSAGE_DROP) {
 		f->drop = mine->drop;
 		client_set_resume(f->client, f->drop.resume);
+	}
+	if (m->kind == MESSAGE_HEARTBEATS) {
+		f->o.heartbeat_min_s = mine->least_s;
+		f->o.heartbeat_s = mine->most_s;
 	}
 	if (m->kind == MESSAGE_PING && f->phones[i].state == STATE_ANSWERED)
 		go(f, i);
@@ -450,16 +522,9 @@ static bool is_here(const struct fleet *f, uint32_t i)
 static uint64_t on_tick(void *arg, uint64_t now_ms)
 {
 	struct fleet *f = arg;
-	uint32_t n = f->o.client.phones_max, slice = 256;
+	struct client_stats stats;
+	uint32_t slice = 256;
 
-	if (f->later_ms && now_ms >= f->later_ms) {
-		f->later_ms = 0;
-		f->park_next = 0;
-		f->park_end = f->wanted;
-		for (uint32_t i = 0; i < n; i++)
-			if (f->phones[i].state == STATE_LATER)
-				move(f, i, STATE_NEW);
-	}
 	bool dropped = drop_some(f);
 
 	while (dropped && f->park_next < f->park_end && slice > 0 &&
@@ -472,7 +537,10 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 		go(f, i);
 		slice--;
 	}
+	client_stats(f->client, &stats);
 	pthread_mutex_lock(&f->mutex);
+	f->status.full = stats.full_handshakes;
+	f->status.resumed = stats.resumed_handshakes;
 	if (f->dirty)
 		pthread_cond_broadcast(&f->changed);
 	f->dirty = false;
@@ -480,7 +548,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	/* Busy phones bring the next turn by themselves. */
 	if (!dropped || (f->park_next < f->park_end && slice == 0))
 		return now_ms;
-	return f->later_ms ? f->later_ms : UINT64_MAX;
+	return UINT64_MAX;
 }
 
 static void block_signals(void)
@@ -600,6 +668,18 @@ void fleet_drop(struct fleet *f, const struct fleet_drop *d)
 	client_post(f->client, &m->msg);
 }
 
+void fleet_heartbeats(struct fleet *f, uint32_t least_s, uint32_t most_s)
+{
+	struct message *m = calloc(1, sizeof(*m));
+
+	CHECK(m);
+	CHECK(least_s > 0 && least_s <= most_s);
+	m->msg.kind = MESSAGE_HEARTBEATS;
+	m->least_s = least_s;
+	m->most_s = most_s;
+	client_post(f->client, &m->msg);
+}
+
 void fleet_status(struct fleet *f, struct fleet_status *out)
 {
 	pthread_mutex_lock(&f->mutex);
@@ -614,7 +694,8 @@ void fleet_wait_answered(struct fleet *f, uint32_t answered, uint64_t timeout_ms
 		.tv_sec = (time_t)(until_ms / 1000), .tv_nsec = (long)(until_ms % 1000) * 1000000};
 
 	pthread_mutex_lock(&f->mutex);
-	while (f->status.answered < answered && (f->status.parked || f->status.busy) &&
+	while (f->status.answered < answered &&
+		(f->status.parked || f->status.busy || f->status.later) &&
 		pthread_cond_timedwait(&f->changed, &f->mutex, &until) != ETIMEDOUT)
 		;
 	pthread_mutex_unlock(&f->mutex);
@@ -623,6 +704,16 @@ void fleet_wait_answered(struct fleet *f, uint32_t answered, uint64_t timeout_ms
 uint64_t fleet_came_ns(const struct fleet *f, uint32_t phone)
 {
 	return atomic_load_explicit(&f->phones[phone].came_ns, memory_order_acquire);
+}
+
+uint8_t fleet_woken(const struct fleet *f, uint32_t phone)
+{
+	return atomic_load_explicit(&f->phones[phone].woken, memory_order_acquire);
+}
+
+uint8_t fleet_expired(const struct fleet *f, uint32_t phone)
+{
+	return atomic_load_explicit(&f->phones[phone].expired, memory_order_acquire);
 }
 
 /* ---- visits ---- */

@@ -34,14 +34,21 @@ struct fleet_options {
 };
 
 struct fleet_status {
-	uint32_t parked;            /* a Ping is sent and unanswered */
-	uint32_t answered;          /* with status 2, since the last fleet_ping */
-	uint32_t failed;            /* connection lost, or another answer */
-	uint32_t busy;              /* on the way to one of these */
-	uint32_t heartbeats;        /* that ran out so far, with heartbeat_min_s */
-	uint32_t heartbeats_late;   /* of these, answered a second too early or too late */
+	uint32_t parked;           /* a Ping is sent and unanswered */
+	uint32_t answered;         /* with status 2, since the last fleet_ping */
+	uint32_t failed;           /* connection lost, or another answer */
+	uint32_t busy;             /* on the way to one of these */
+	uint32_t later;            /* lost, or refused: they wait before they connect again */
+	uint32_t heartbeats;       /* that ran out so far, with heartbeat_min_s */
+	uint32_t heartbeats_early; /* of these, answered more than a second too early */
+	uint32_t heartbeats_late;  /* or too late */
+	int32_t early_most_ms, late_most_ms;
+	uint32_t surplus;           /* answers so far that nobody had asked for */
 	uint32_t retried;           /* connections lost so far with `retry` */
-	uint32_t refused;           /* 503 so far; those phones try again after a second */
+	uint32_t refused;           /* 503 so far; those phones come again after Retry-After */
+	uint32_t refused_again;     /* of these, phones that had waited as they were told */
+	uint32_t told_most_s;       /* the longest Retry-After */
+	uint64_t full, resumed;     /* handshakes so far */
 	char why[CLIENT_WHY_BYTES]; /* of the newest failure */
 };
 
@@ -54,6 +61,8 @@ void fleet_stop(struct fleet **f);
 void fleet_park(struct fleet *f, uint32_t phones);
 /* One phone that was answered sends a Ping again. */
 void fleet_ping(struct fleet *f, uint32_t phone);
+/* Later Pings have heartbeats between the two, as with heartbeat_min_s. */
+void fleet_heartbeats(struct fleet *f, uint32_t least_s, uint32_t most_s);
 /* The connections of phones [first, end) end at once, without a word; those phones come back as fast as they get through, with full or
  * resumed handshakes (which needs want_ticket). */
 struct fleet_drop {
@@ -67,6 +76,10 @@ void fleet_status(struct fleet *f, struct fleet_status *out);
 void fleet_wait_answered(struct fleet *f, uint32_t answered, uint64_t timeout_ms);
 /* When the phone's last answer had come; 0: none since its last Ping. */
 uint64_t fleet_came_ns(const struct fleet *f, uint32_t phone);
+/* How often its Pings were answered with status 2 (and the right folder) and with status 1, modulo
+ * 256: each must be answered once. */
+uint8_t fleet_woken(const struct fleet *f, uint32_t phone);
+uint8_t fleet_expired(const struct fleet *f, uint32_t phone);
 uint32_t fleet_phone_bytes(void);
 
 /* Connects, asks once, closes, `count` times over all, at most `parallel` at a time: what a

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Memory and idle CPU per parked Ping as their number grows: one server, one fleet, which is made
- * larger step by step. Both must stay flat. */
+/* Memory, idle CPU and latency of single wakes as the number of parked Pings grows: one server, one
+ * fleet, which is made larger step by step. All must stay flat. */
 #include "bench/scenario.h"
 #include "core/base/clock.h"
 
@@ -48,15 +48,21 @@ static bool step(struct bench *b, uint32_t phones, uint32_t before,
 {
 	const double ends = b->spawn || b->pid > 0 ? 2 : 1, n = phones;
 	struct state_of_things now;
+	struct fleet_status s0 = {.full = 0}, s1;
 	uint64_t start_ns = clock_mono_ns(), cpu = target_cpu_ns(b->pid);
 	double seconds, sockets, kernel, idle, user, client;
+	struct wake_quantiles wakes = {0};
+	char name[64];
 
+	if (b->fleet)
+		bench_status(b, &s0);
 	if (!bench_park(b, phones, "growing"))
 		return false;
 	seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
+	bench_status(b, &s1);
 	step_figure(b, phones, "park_rate", (phones - before) / seconds,
-		"phones/s: connect, %s handshake, credentials, Ping; %u phones in %.0f s",
-		b->resume ? "resumed" : "full", phones - before, seconds);
+		"phones/s: connect, handshake (%u full, %u resumed), credentials, Ping; in %.0f s",
+		(unsigned)(s1.full - s0.full), (unsigned)(s1.resumed - s0.resumed), seconds);
 	step_figure(b, phones, "park_cpu",
 		(double)(target_cpu_ns(b->pid) - cpu) / 1e3 / (phones - before),
 		"us: server CPU for each of these");
@@ -95,13 +101,19 @@ static bool step(struct bench *b, uint32_t phones, uint32_t before,
 		seconds);
 	bench_note("grow: %u phones: %.0f B user, %.0f B kernel per Ping; idle %.3f %% of a core",
 		phones, user, kernel, idle);
-	json_array_append_new(rows, json_pack("[f, f, f, f, f]", n, user, kernel, client, idle));
+	snprintf(name, sizeof(name), "grow_%u_wake", phones);
+	if ((b->mailroom || b->publisher) && !bench_interrupted &&
+		!bench_wake_some(b, name, b->wakes, &wakes))
+		return false;
+	json_array_append_new(rows, json_pack("[f, f, f, f, f, f, f, f]", n, user, kernel, client,
+					    idle, wakes.p50_us, wakes.p99_us, wakes.p999_us));
 	return !bench_interrupted;
 }
 
 bool bench_grow(struct bench *b)
 {
-	static const uint32_t steps[] = {10000, 30000, 100000, 300000, 1000000, UINT32_MAX};
+	static const uint32_t steps[] = {
+		10000, 20000, 30000, 100000, 200000, 300000, 1000000, UINT32_MAX};
 	struct state_of_things zero;
 	json_t *rows;
 	uint32_t before = 0;
@@ -121,6 +133,8 @@ bool bench_grow(struct bench *b)
 		before = phones;
 	}
 	figures_series(&b->figures, "grow",
-		"phones,user_bytes,kernel_bytes,client_bytes,idle_cpu_percent", rows);
+		"phones,user_bytes,kernel_bytes,client_bytes,idle_cpu_percent,wake_p50_us,"
+		"wake_p99_us,wake_p999_us",
+		rows);
 	return ok;
 }

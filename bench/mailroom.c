@@ -297,7 +297,7 @@ bool mailroom_file(struct mailroom *m, const uint32_t *users, size_t n, uint64_t
 
 struct range {
 	struct mailroom *m;
-	uint32_t first, end;
+	uint32_t first, end, step;
 };
 
 static int catch_up(struct db_txn *txn, void *arg)
@@ -305,7 +305,7 @@ static int catch_up(struct db_txn *txn, void *arg)
 	struct range *r = arg;
 	int err = DB_OK;
 
-	for (uint32_t i = r->first; i < r->end && err == DB_OK; i++)
+	for (uint32_t i = r->first; i < r->end && err == DB_OK; i += r->step)
 		err = synced(txn, r->m->mailbox[i % r->m->users], r->m->device[i]);
 	return err;
 }
@@ -314,7 +314,7 @@ bool mailroom_catch_up(struct mailroom *m, uint32_t first, uint32_t n, char *why
 {
 	while (n) {
 		uint32_t k = n < 1024 ? n : 1024;
-		struct range r = {.m = m, .first = first, .end = first + k};
+		struct range r = {.m = m, .first = first, .end = first + k, .step = 1};
 
 		if (!say(db_write(m->db, catch_up, &r), "catching up", why, why_bytes))
 			return false;
@@ -322,4 +322,11 @@ bool mailroom_catch_up(struct mailroom *m, uint32_t first, uint32_t n, char *why
 		n -= k;
 	}
 	return true;
+}
+
+bool mailroom_catch_up_user(struct mailroom *m, uint32_t user, char *why, size_t why_bytes)
+{
+	struct range r = {.m = m, .first = user, .end = m->phones, .step = m->users};
+
+	return say(db_write(m->db, catch_up, &r), "catching up", why, why_bytes);
 }

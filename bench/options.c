@@ -18,15 +18,15 @@ static const char usage[] =
 	"\n"
 	"Scenarios (all: hold, wake, burst, handshake; the default):\n"
 	"  hold        parks the phones: user and kernel memory per parked Ping, CPU while idle\n"
-	"  grow        the same at 10,000, 30,000, 100,000, 300,000 and 1,000,000 phones of one "
-	"run,\n"
-	"              up to --phones: must stay flat\n"
+	"  grow        the same at 10,000 and so on to 1,000,000 phones of one run, up to\n"
+	"              --phones, and single wakes at each step: must stay flat\n"
 	"  wake        one random phone of all gets mail: commit to wire, commit to phone\n"
 	"  load        the same while changes are committed elsewhere, while phones reconnect, "
 	"and\n"
 	"              both\n"
 	"  burst       every account gets one message: wakes per second, CPU and system calls per "
 	"wake\n"
+	"  expire      all heartbeats run out, spread over time: each answered at its time\n"
 	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
 	"  day         steady life, compressed in time: CPU, and mail that is missed or late\n"
 	"  storm       all phones but --stay drop at once and come back, with full and with "
@@ -50,8 +50,10 @@ static const char usage[] =
 	"How much:\n"
 	"  -n, --phones N           (default 20000)\n"
 	"      --users N            accounts; phones are spread over them (default: as many)\n"
-	"      --wakes N            of scenario wake (default 1000)\n"
+	"      --wakes N            of scenario wake, and of each step of grow (default 1000)\n"
 	"      --visits N           of scenario handshake (default 2000)\n"
+	"      --expiries N         of scenario expire: heartbeats that end in a second (default "
+	"4000)\n"
 	"      --parallel N         connections shaking hands at a time (default 64)\n"
 	"      --rounds N           of burst and handshake; medians are shown (default 3)\n"
 	"      --idle S             seconds to watch the idle server (default 10)\n"
@@ -92,6 +94,7 @@ enum {
 	OPT_USERS,
 	OPT_WAKES,
 	OPT_VISITS,
+	OPT_EXPIRIES,
 	OPT_PARALLEL,
 	OPT_ROUNDS,
 	OPT_IDLE,
@@ -121,6 +124,7 @@ static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
 	{"prime", no_argument, NULL, OPT_PRIME}, {"ca", required_argument, NULL, OPT_CA},
 	{"phones", required_argument, NULL, 'n'}, {"users", required_argument, NULL, OPT_USERS},
 	{"wakes", required_argument, NULL, OPT_WAKES},
+	{"expiries", required_argument, NULL, OPT_EXPIRIES},
 	{"visits", required_argument, NULL, OPT_VISITS},
 	{"parallel", required_argument, NULL, OPT_PARALLEL},
 	{"rounds", required_argument, NULL, OPT_ROUNDS},
@@ -167,9 +171,9 @@ static void choose(struct bench *b, const char *name)
 		const char *name;
 		bool *on, in_all;
 	} scenarios[] = {{"hold", &b->hold, true}, {"wake", &b->wake, true},
-		{"burst", &b->burst, true}, {"handshake", &b->handshake, true},
-		{"grow", &b->grow, false}, {"load", &b->load, false}, {"storm", &b->storm, false},
-		{"day", &b->day, false}};
+		{"burst", &b->burst, true}, {"expire", &b->expire, false},
+		{"handshake", &b->handshake, true}, {"grow", &b->grow, false},
+		{"load", &b->load, false}, {"storm", &b->storm, false}, {"day", &b->day, false}};
 
 	for (size_t i = 0; i < ARRAY_LEN(scenarios); i++) {
 		if ((all && scenarios[i].in_all) || strcmp(scenarios[i].name, name) == 0) {
@@ -233,8 +237,11 @@ void bench_options(struct bench *b, int argc, char **argv)
 		case OPT_VISITS:
 			b->visits = number("visits", optarg, 1, 10000000);
 			break;
+		case OPT_EXPIRIES:
+			b->expiries_per_s = number("expiries", optarg, 1, 1000000);
+			break;
 		case OPT_PARALLEL:
-			b->parallel = number("parallel", optarg, 1, 4096);
+			b->parallel = number("parallel", optarg, 1, 65536);
 			break;
 		case OPT_ROUNDS:
 			b->rounds = number("rounds", optarg, 1, ROUNDS_MAX);
@@ -332,7 +339,9 @@ void bench_options(struct bench *b, int argc, char **argv)
 		die("day goes alone");
 	if (b->day && b->users < b->phones)
 		die("--users: in a day every phone is a user");
-	if ((b->load || b->storm) && (b->wake || b->burst))
+	if (b->expire && (b->day || b->poll_path))
+		die("expire is about ActiveSync, and not of a day");
+	if ((b->load || b->storm) && (b->wake || b->burst || b->expire))
 		die("load and storm go with grow and hold only");
 	if (b->load || b->storm) {
 		b->watched = (uint32_t)((uint64_t)b->users * b->stay_percent / 100);

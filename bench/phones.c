@@ -79,6 +79,11 @@ bool bench_fleet_begin(struct bench *b)
 	return b->fleet || bench_failed(b, "%s", why);
 }
 
+struct fleet *bench_fleet_of(const struct bench *b, uint32_t user)
+{
+	return user < b->watched ? b->watch : b->fleet;
+}
+
 void bench_status(const struct bench *b, struct fleet_status *out)
 {
 	struct fleet_status w;
@@ -91,7 +96,14 @@ void bench_status(const struct bench *b, struct fleet_status *out)
 	out->answered += w.answered;
 	out->failed += w.failed;
 	out->busy += w.busy;
+	out->later += w.later;
+	out->surplus += w.surplus;
 	out->refused += w.refused;
+	out->refused_again += w.refused_again;
+	if (w.told_most_s > out->told_most_s)
+		out->told_most_s = w.told_most_s;
+	out->full += w.full;
+	out->resumed += w.resumed;
 	out->retried += w.retried;
 	if (!out->why[0])
 		memcpy(out->why, w.why, sizeof(w.why));
@@ -117,7 +129,8 @@ static bool wait_parked(struct bench *b, uint32_t phones, const char *doing)
 			return false;
 		if (s.parked == phones)
 			break;
-		if (s.parked + s.failed + s.answered == phones && !s.busy && s.failed + s.answered)
+		if (s.parked + s.failed + s.answered == phones && !s.busy && !s.later &&
+			s.failed + s.answered)
 			return bench_failed(b, "%u phones do not hang: %s", s.failed + s.answered,
 				s.why[0] ? s.why : "answered at once");
 		if (s.failed > phones / 100)
@@ -154,5 +167,8 @@ bool bench_park(struct bench *b, uint32_t phones, const char *doing)
 	fleet_park(b->fleet, phones);
 	bench_pause_ms(
 		50); /* the message must be there before "all parked" of before is believed */
-	return wait_parked(b, phones, doing);
+	if (!wait_parked(b, phones, doing))
+		return false;
+	b->hanging = phones;
+	return true;
 }

@@ -54,6 +54,7 @@ int main(int argc, char **argv)
 		.wakes = 1000,
 		.visits = 2000,
 		.parallel = 64,
+		.expiries_per_s = 4000,
 		.rounds = 3,
 		.idle_s = 10,
 		.heartbeat_s = 3540,
@@ -82,7 +83,8 @@ int main(int argc, char **argv)
 		(void)((!b->handshake || bench_handshake(b)) && (!b->hold || bench_hold(b)) &&
 			(!b->grow || bench_grow(b)) && (!b->wake || bench_wake(b)) &&
 			(!b->load || bench_load(b)) && (!b->burst || bench_burst(b)) &&
-			(!b->storm || bench_storm(b)) && (!b->day || bench_day(b)));
+			(!b->expire || bench_expire(b)) && (!b->storm || bench_storm(b)) &&
+			(!b->day || bench_day(b)));
 	}
 	bench_server_end(b);
 	if (b->figures.count)

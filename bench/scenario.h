@@ -19,12 +19,15 @@ enum {
 	/* Phones per 127.0.0.x: the kernel gives every second port of its range quickly and then
 	 * searches long, so less than half of 28,000. */
 	PHONES_PER_SOURCE = 10000,
+	/* Phones that are being woken at a time, where all are: what is committed faster than it is
+	 * read would pile up in sockets, a page each. */
+	BENCH_UNANSWERED_MAX = 50000,
 };
 
 struct bench {
 	/* the command line */
 	bool spawn, keep, prime, force, tls12, resume, tune;
-	bool hold, grow, wake, load, burst, handshake, storm, day;
+	bool hold, grow, wake, load, burst, expire, handshake, storm, day;
 	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
 	bool poll_idle;
 	struct client_address publish_url; /* host "": changes go to the store */
@@ -33,6 +36,7 @@ struct bench {
 	uint32_t compress, day_s;
 	uint32_t stay_percent, changes_per_s, reconnects_per_s;
 	char connections_set[64];
+	uint32_t expiries_per_s;
 	uint32_t phones, users, wakes, visits, parallel, rounds, idle_s, heartbeat_s;
 
 	/* the server */
@@ -49,6 +53,7 @@ struct bench {
 	 * fleet and so a thread of their own: how busy the others' is must not count. */
 	uint32_t watched;
 	struct fleet *fleet, *watch;
+	uint32_t hanging; /* phones [0, hanging) do, since the last bench_park */
 	struct figures figures;
 	struct metrics_page before, after;
 	bool failed;
@@ -62,8 +67,17 @@ bool bench_handshake(struct bench *b);
 bool bench_hold(struct bench *b);
 bool bench_grow(struct bench *b);
 bool bench_wake(struct bench *b);
+/* The same, while others are measured: `wakes` random phones of those that hang, and figures with
+ * `name` in front; p50_us_out and so on for a picture. */
+struct wake_quantiles {
+	double p50_us, p99_us, p999_us;
+};
+bool bench_wake_some(struct bench *b, const char *name, uint32_t wakes, struct wake_quantiles *out);
 bool bench_load(struct bench *b); /* storm.c */
 bool bench_burst(struct bench *b);
+/* So many rounds of it; all phones are answered then, and have synced. */
+bool bench_wake_all(struct bench *b, uint32_t rounds);
+bool bench_expire(struct bench *b);
 bool bench_storm(struct bench *b);
 bool bench_day(struct bench *b);
 
@@ -97,7 +111,9 @@ bool bench_change(struct bench *b, const uint32_t *users, size_t n, uint64_t *at
 	size_t why_bytes);
 /* Phones [first, first + n) have synced their changes. */
 bool bench_caught_up(struct bench *b, uint32_t first, uint32_t n, char *why, size_t why_bytes);
-/* Phones of one account. */
+/* The same for all phones of one account, also those that do not hang yet. */
+bool bench_caught_up_user(struct bench *b, uint32_t user, char *why, size_t why_bytes);
+/* Phones of one account that hang. */
 uint32_t bench_phones_of_user(const struct bench *b, uint32_t user);
 
 /* ---- the phones: phones.c ---- */
@@ -107,6 +123,7 @@ bool bench_fleet_begin(struct bench *b);
 /* Parks what is not parked of the first `phones`. */
 bool bench_park(struct bench *b, uint32_t phones, const char *doing);
 void bench_status(const struct bench *b, struct fleet_status *out); /* of both fleets */
+struct fleet *bench_fleet_of(const struct bench *b, uint32_t user);
 void bench_pause_ms(uint64_t ms);
 uint32_t bench_random_below(uint32_t n);
 

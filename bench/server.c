@@ -60,7 +60,7 @@ bool bench_server_begin(struct bench *b)
 	}
 	if (!b->spawn)
 		return true;
-	if (b->day && b->compress > 8 && b->set_count < SETS_MAX)
+	if (((b->day && b->compress > 8) || b->expire) && b->set_count < SETS_MAX)
 		b->sets[b->set_count++] = "push.heartbeat_min_s=8";
 	/* Above the default, and with room: listeners are shared by address, not evenly. */
 	if (b->phones > 900000 && b->set_count < SETS_MAX) {
@@ -86,7 +86,18 @@ bool bench_server_begin(struct bench *b)
 
 bool bench_needs_fleet(const struct bench *b)
 {
-	return b->hold || b->grow || b->wake || b->load || b->burst || b->storm || b->day;
+	return b->hold || b->grow || b->wake || b->load || b->burst || b->expire || b->storm ||
+	       b->day;
+}
+
+/* Phones whose sockets may hold bytes that nobody has read yet. */
+static uint32_t at_once(const struct bench *b)
+{
+	uint32_t n = b->parallel;
+
+	if (b->burst || b->expire)
+		n += BENCH_UNANSWERED_MAX;
+	return n < b->phones ? n : b->phones;
 }
 
 bool bench_machine_check(struct bench *b)
@@ -96,7 +107,7 @@ bool bench_machine_check(struct bench *b)
 		.per_source = PHONES_PER_SOURCE,
 		.addresses = 1,
 		.both_ends = b->spawn || b->pid > 0,
-		.all_at_once = b->burst || b->storm,
+		.at_once = at_once(b),
 	};
 
 	if (b->tune && !machine_tune(&need, stderr) && !b->force)
@@ -121,9 +132,14 @@ bool bench_caught_up(struct bench *b, uint32_t first, uint32_t n, char *why, siz
 	return b->publisher || mailroom_catch_up(b->mailroom, first, n, why, why_bytes);
 }
 
+bool bench_caught_up_user(struct bench *b, uint32_t user, char *why, size_t why_bytes)
+{
+	return b->publisher || mailroom_catch_up_user(b->mailroom, user, why, why_bytes);
+}
+
 uint32_t bench_phones_of_user(const struct bench *b, uint32_t user)
 {
-	return (b->phones - user - 1) / b->users + 1;
+	return user < b->hanging ? (b->hanging - user - 1) / b->users + 1 : 0;
 }
 
 void bench_server_end(struct bench *b)

@@ -580,7 +580,7 @@ static const char *verdict(bool ok)
  * or shakes hands, takes one or two at each end. */
 static uint64_t tcp_pages(const struct machine_need *need)
 {
-	return need->all_at_once ? need->phones : need->phones / 16 + 4096;
+	return (uint64_t)need->at_once * (need->both_ends ? 2 : 1) + need->phones / 64 + 4096;
 }
 
 bool machine_suffices(const struct machine_need *need, FILE *to)
@@ -685,7 +685,7 @@ bool machine_tune(const struct machine_need *need, FILE *to)
 	if (need->per_source * 5 / 2 >
 		file_number(PORT_RANGE, 1, 60999) - file_number(PORT_RANGE, 0, 32768))
 		ok = tune(PORT_RANGE, "16384 60999", to) && ok;
-	if (need->all_at_once && file_number("/proc/sys/net/core/somaxconn", 0, 0) < 4096)
+	if (need->at_once > 64 && file_number("/proc/sys/net/core/somaxconn", 0, 0) < 4096)
 		ok = tune("/proc/sys/net/core/somaxconn", "4096", to) && ok;
 	return ok;
 }

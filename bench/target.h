@@ -83,7 +83,7 @@ struct machine_need {
 	uint32_t per_source; /* 0: one source address */
 	uint32_t addresses;  /* of the server */
 	bool both_ends;      /* the server is on this machine too */
-	bool all_at_once;    /* all answers, or all connections, may be under way together */
+	uint32_t at_once;    /* phones that may shake hands or be sent answers together */
 };
 /* One line each for memory, ports, files and tcp_mem to `to`; false when one does not suffice. */
 bool machine_suffices(const struct machine_need *n, FILE *to);
