@@ -70,9 +70,10 @@ int main(int argc, char **argv)
 			world_look();
 		world_rest();
 		printf("# seed %llu: %u phones, %u mailboxes, %u shards, %u commits, %u crashes, "
-		       "%u drains\n",
+		       "%u drains, %u upgrades (%u failed, %u moved)\n",
 			seed + n, world.phone_count, world.box_count, world.shards, world.commits,
-			world.crashes, world.drains);
+			world.crashes, world.drains, world.upgrades, world.failed_upgrades,
+			world.moved);
 		fflush(stdout);
 		commits += world.commits;
 		world_free();

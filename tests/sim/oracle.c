@@ -99,7 +99,7 @@ static bool old_news(
 	bool found = false;
 
 	*first_us = UINT64_MAX;
-	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	CHECK(db_read(world.db, &txn) == DB_OK);
 	device = phone_device(r->phone, &txn);
 	for (unsigned i = 0; i < r->folder_count && device; i++) {
 		struct box_folder *f = box_folder(b, r->folders[i]);
@@ -136,29 +136,41 @@ static bool old_news(
 /* ---- bounds
  * -------------------------------------------------------------------------------------------- */
 
+/* What would have been done at `us`, or a little later, in a time in which nothing was done. */
+static uint64_t after(const struct span *s, uint64_t us, uint64_t later_us)
+{
+	if (!s->from_us || us + later_us < s->from_us || us >= s->until_us)
+		return us;
+	return s->until_us == UINT64_MAX ? sim_now_us + SECOND : s->until_us;
+}
+
 static uint64_t begun_us(const struct request *r)
 {
 	/* It is looked at when it is there and the answer before it is out. */
-	return r->turn_us > r->wire->sent_us ? r->turn_us : r->wire->sent_us;
+	uint64_t us = r->turn_us > r->wire->sent_us ? r->turn_us : r->wire->sent_us;
+
+	return after(&world.held, us, START_US + world.start_slack_us);
 }
 
 /* The latest time at which the request may still be unanswered. */
 static uint64_t limit_us(const struct request *r, enum cause cause)
 {
-	uint64_t from = r->cause_us[cause], limit;
+	uint64_t from = r->cause_us[cause], limit, delay = 0;
 	uint64_t start = begun_us(r) + START_US + world.start_slack_us;
 
 	if (cause == CAUSE_HEARTBEAT)
-		return r->parked_us + r->heartbeat_s * (uint64_t)SECOND + HEARTBEAT_SLACK_US -
-		       1000 * MS + (r->kind == ASK_SYNC ? COMMAND_US : 0);
-	limit = from + WAKE_US;
+		return after(&world.frozen, r->parked_us + r->heartbeat_s * (uint64_t)SECOND,
+			       HEARTBEAT_SLACK_US) +
+		       HEARTBEAT_SLACK_US - 1000 * MS + (r->kind == ASK_SYNC ? COMMAND_US : 0);
 	if (cause == CAUSE_CHANGED)
-		limit += (uint64_t)world.config->push_coalesce_ms * MS + WHEEL_US;
+		delay = (uint64_t)world.config->push_coalesce_ms * MS + WHEEL_US;
+	/* (an upgrade begins the delay anew) */
+	from = after(&world.frozen, from, delay + WAKE_US);
+	limit = from + delay + WAKE_US;
+	if (cause == CAUSE_EVERYBODY)
+		limit += r->end_more_us ? r->end_more_us + WHEEL_US : 0;
 	if (!r->parked_us || r->parked_us > from)
-		limit = (start > from ? start : from) + WAKE_US +
-			(cause == CAUSE_CHANGED
-					? (uint64_t)world.config->push_coalesce_ms * MS + WHEEL_US
-					: 0);
+		limit = (start > from ? start : from) + delay + WAKE_US;
 	if (r->kind == ASK_SYNC)
 		limit += 2 * (uint64_t)COMMAND_US;
 	return limit;
@@ -185,6 +197,19 @@ static void must_end(struct request *r, enum cause cause)
 	sim_at(limit_us(r, cause) + 1, due, r, cause);
 }
 
+/* Shortly before that time? */
+static bool touched(const struct request *r, uint64_t us)
+{
+	for (unsigned i = 0; i < r->folder_count; i++) {
+		const struct box_folder *f = box_folder(r->phone->box, r->folders[i]);
+
+		if (f && f->touch_us && f->touch_us <= us + WAKE_US &&
+			f->touch_us + WAKE_US + COMMAND_US >= us)
+			return true;
+	}
+	return false;
+}
+
 static void due(void *arg, uint64_t n)
 {
 	struct request *r = arg;
@@ -203,7 +228,13 @@ static void due(void *arg, uint64_t n)
 		sim_at(limit_us(r, cause) + 1, due, r, cause);
 		return;
 	}
+	/* A Sync that ran again at that moment because of a touch has looked at everything since. */
+	if (cause == CAUSE_EVERYBODY && r->kind == ASK_SYNC && touched(r, r->cause_us[cause]))
+		return;
 	if (cause == CAUSE_ADDED || cause == CAUSE_CHANGED) {
+		/* A late Sync with an old key has made old what this one was compared with. */
+		if (r->phone->stray_us >= r->turn_us)
+			return;
 		/* It may be news no more, or other news have come meanwhile. */
 		old_news(r, cause == CAUSE_ADDED, 0, &folder, &first);
 		if (first == UINT64_MAX) {
@@ -226,7 +257,7 @@ static void due(void *arg, uint64_t n)
 		(unsigned long long)r->number, r->kind == ASK_PING ? "Ping" : "Sync",
 		cause_words[cause], (double)r->cause_us[cause] / SECOND, folder,
 		(double)r->complete_us / SECOND, (double)r->parked_us / SECOND,
-		r->wire->loop ? "it hangs" : "not even accepted");
+		r->wire->own.loop ? "it hangs" : "not even accepted");
 }
 
 /* ---- requests come
@@ -264,7 +295,7 @@ static void its_turn(struct request *r)
 
 	r->turn_us = sim_now_us;
 	sim_note(p, NULL, "request # is there", r->number, 0, 0);
-	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	CHECK(db_read(world.db, &txn) == DB_OK);
 	r->device = phone_device(p, &txn);
 	p->device = r->device;
 	if (r->device && device_get(&txn, b->mailbox, r->device, &d) == DB_OK)
@@ -292,8 +323,10 @@ static void its_turn(struct request *r)
 			oracle_position(&txn, b->mailbox, r->device, r->folders[i], &r->pos[i]);
 	db_read_end(&txn);
 	/* One that was given up and comes late moves keys, and what an empty request repeats. */
-	if (r->kind == ASK_SYNC && p->waits_for != r)
+	if (r->kind == ASK_SYNC && p->waits_for != r) {
 		p->sync_dark_us = sim_now_us + STRAY_US;
+		p->stray_us = sim_now_us;
+	}
 	if (busy_n == busy_cap) {
 		busy_cap = busy_cap ? busy_cap * 2 : 256;
 		busy = realloc(busy, busy_cap * sizeof(struct request *));
@@ -357,6 +390,17 @@ void oracle_closed_by_client(struct wire *w)
 	all_over(w);
 }
 
+static bool draining(const struct wire *w)
+{
+	struct server *all[] = {world.server, world.old};
+
+	for (size_t i = 0; i < ARRAY_LEN(all); i++)
+		for (unsigned k = 0; all[i] && k < all[i]->shard_count; k++)
+			if (all[i]->shards[k] && all[i]->shards[k]->loop == w->own.loop)
+				return all[i]->shards[k]->draining;
+	return false;
+}
+
 void oracle_closed_by_server(struct wire *w)
 {
 	struct request *r = w->first;
@@ -364,7 +408,7 @@ void oracle_closed_by_server(struct wire *w)
 	/* Closing an idle connection crosses with a request: that is HTTP. Anything else is an
 	 * answer that never comes. */
 	if (r && r->complete_us && w->read > r->begin_offset && !w->close_announced &&
-		!w->vanished && !atomic_load(&world.server.draining) &&
+		!w->vanished && !draining(w) &&
 		/* Where memory is short, what is pipelined behind a hanging request is not kept. */
 		!(world.start_slack_us && w->read > r->end_offset))
 		sim_fail(w->phone, NULL,
@@ -406,12 +450,29 @@ static void accepted(struct request *r)
 	}
 }
 
+/* By the process that finishes after an upgrade? */
+static bool served_by_old(const struct request *r)
+{
+	const struct loop *l = r->wire->own.loop;
+
+	for (unsigned i = 0; world.old && l && i < world.old->shard_count; i++)
+		if (world.old->shards[i]->loop == l)
+			return true;
+	return false;
+}
+
 /* Older hanging requests of the device have to end now. */
 static void newest(struct request *r)
 {
 	for (struct request *o = r->phone->open; o; o = o->phone_next) {
 		if (o == r || !o->hangs || !o->turn_us)
 			continue;
+		/* The process that leaves ends its own in its own time. */
+		if (served_by_old(o) != served_by_old(r)) {
+			if (o->kind == ASK_SYNC)
+				r->phone->sync_dark_us = sim_now_us + STRAY_US;
+			continue;
+		}
 		if (o->parked_us && r->parked_us)
 			must_end(o->order < r->order ? o : r, CAUSE_SUPERSEDED);
 		else if (o->parked_us && o->turn_us + TIE_US < r->turn_us)
@@ -426,11 +487,12 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void parked(struct request *r, struct shard *s)
+static void parked(struct request *r, const struct shard *s)
 {
-	const struct waiter *w = waiters_get(s->waiters, r->wire->slot);
+	const struct waiter *w = waiters_get(s->waiters, r->wire->own.slot);
 	uint32_t folders[256], mine[REQUEST_FOLDERS_MAX];
-	size_t n = waiters_folders(s->waiters, r->wire->slot, false, folders, ARRAY_LEN(folders));
+	size_t n =
+		waiters_folders(s->waiters, r->wire->own.slot, false, folders, ARRAY_LEN(folders));
 	bool stale = (r->empty || r->partial) && r->cache_stamp != r->phone->cache_touched;
 
 	r->parked_us = sim_now_us;
@@ -475,19 +537,16 @@ static void parked(struct request *r, struct shard *s)
 	must_end(r, CAUSE_CHANGED);
 }
 
-void oracle_turn(unsigned shard)
+void oracle_turn(const struct shard *s)
 {
 	static unsigned turns;
-	struct shard *s = world.server.shards[shard];
 
-	if (!s)
-		return;
 	for (size_t i = 0; i < busy_n; i++) {
 		struct request *r = busy[i];
 		struct wire *w = r->wire;
 
-		if (w->shard != shard || !w->loop || w->first != r || w->read < r->end_offset ||
-			s->conns[w->slot].state != CONN_PARKED)
+		if (w->own.loop != s->loop || w->first != r || w->read < r->end_offset ||
+			s->conns[w->own.slot].state != CONN_PARKED)
 			continue;
 		busy[i--] = busy[--busy_n];
 		parked(r, s);
@@ -552,18 +611,48 @@ void oracle_change(struct box *b, const struct journal_row *row)
 		}
 }
 
-void oracle_everybody(const char *why)
+void oracle_everybody(const char *why, uint64_t more_us)
 {
 	(void)why;
 	for (unsigned i = 0; i < world.phone_count; i++)
 		for (struct request *r = world.phones[i].open; r; r = r->phone_next)
-			if (r->parked_us)
+			if (r->parked_us && !r->cause_us[CAUSE_EVERYBODY] &&
+				(!more_us || served_by_old(r))) {
+				r->end_more_us = more_us;
 				must_end(r, CAUSE_EVERYBODY);
+			}
 }
 
-/* ---- answers
- * ----------------------------------------------------------------------------------------------------
- */
+void oracle_left_behind(const struct shard *s)
+{
+	for (uint32_t i = 0; i < s->slots_end; i++) {
+		const struct conn *c = &s->conns[i];
+		const struct waiter *w = waiters_get(s->waiters, i);
+
+		/* (what is GREETED or IDLE may have been accepted since) */
+		if (c->flags & CONN_MOVED) {
+			KEPT(UPGRADE);
+			continue;
+		}
+		if (c->state == CONN_PARKED && !(c->flags & CONN_SENDING) && !c->active &&
+			(w->why == WAKE_NONE || w->why == WAKE_RECHECK))
+			sim_fail(NULL, NULL,
+				"UPGRADE: slot %u of shard %u hangs and is left behind", i,
+				s->index);
+	}
+}
+
+/* It came too late to be moved: it parks and ends in a shard that is frozen, or leaves. So does a
+ * Sync that was running again. */
+static bool too_late(const struct request *r)
+{
+	if (!world.frozen.from_us)
+		return false;
+	if (r->kind != ASK_SYNC && r->parked_us && r->parked_us < world.frozen.from_us)
+		return false;
+	return world.frozen.until_us == UINT64_MAX || served_by_old(r) ||
+	       sim_now_us < world.frozen.until_us + WAKE_US;
+}
 
 static bool since(uint64_t event_us, const struct request *r)
 {
@@ -572,7 +661,10 @@ static bool since(uint64_t event_us, const struct request *r)
 
 static bool drained(const struct request *r)
 {
-	return since(world.drain_us, r) || atomic_load(&world.server.draining);
+	/* With bytes of the next request behind it, it ends where it is. */
+	if (too_late(r) || (served_by_old(r) && (r->end_more_us || r->wire->read > r->end_offset)))
+		return true;
+	return since(world.drain_us, r) || atomic_load(&world.server->draining);
 }
 
 static bool denied(const struct request *r)
@@ -584,7 +676,7 @@ static bool denied(const struct request *r)
 	if (p->box->disabled || since(p->box->access_us, r) || since(p->access_us, r) ||
 		since(p->removed_us, r) || since(world.policy_us, r))
 		return true;
-	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	CHECK(db_read(world.db, &txn) == DB_OK);
 	device_gate(&txn, p->box->mailbox, bytes_str(p->id), &g);
 	db_read_end(&txn);
 	return g.blocked;
@@ -641,7 +733,7 @@ static void judge_changes(struct request *r)
 	uint32_t device;
 	bool guarded = false;
 
-	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	CHECK(db_read(world.db, &txn) == DB_OK);
 	device = phone_device(r->phone, &txn);
 	for (unsigned i = 0; i < r->changed_count; i++) {
 		struct box_folder *f = box_folder(b, r->changed[i]);

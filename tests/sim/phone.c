@@ -586,13 +586,13 @@ static void change_something(struct phone *p)
 	uint32_t device;
 	bool known;
 
-	if (p->folder_count == 0 || !world.server.db)
+	if (p->folder_count == 0 || !world.db)
 		return;
 	mine = &p->folders[sim_below(p->folder_count)];
 	f = box_folder(p->box, mine->id);
 	if (!is_mail(mine->type) || !f || f->deleted)
 		return;
-	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	CHECK(db_read(world.db, &txn) == DB_OK);
 	device = phone_device(p, &txn);
 	known = device && oracle_position(&txn, p->box->mailbox, device, f->id, &pos);
 	db_read_end(&txn);

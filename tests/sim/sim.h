@@ -49,6 +49,14 @@ extern bool sim_verbose;
 
 enum { WIRE_QUIET, WIRE_RECV, WIRE_WATCH };
 
+/* A process' descriptor of the server's end. */
+struct hold {
+	struct loop *loop; /* NULL: none */
+	uint32_t slot;
+	uint8_t op;
+	bool ready;
+};
+
 /* One TCP connection, both ends. */
 struct wire {
 	struct wire *next; /* all of the run */
@@ -56,13 +64,13 @@ struct wire {
 	unsigned shard;
 	uint64_t number;
 	/* the server's end */
-	struct loop *loop; /* NULL before accept and after released */
-	uint32_t slot;
+	struct hold own;   /* of the process that may use it: from accept to released */
+	struct hold other; /* in an upgrade: of the one that will, or did */
+	struct wire *queue_next;
 	struct buf in;          /* arrived, not read */
 	uint64_t arrived, read; /* bytes of the client's stream */
 	bool fin_arrived, rst_arrived;
-	uint8_t op;
-	bool op_ready, server_closed;
+	bool server_closed;
 	bool sending, stuck;
 	const uint8_t *send_p;
 	uint32_t send_n;
@@ -85,12 +93,34 @@ struct wire *wire_open(struct phone *p, unsigned shard);
 void wire_put(struct wire *w, const void *p, size_t n);
 void wire_close(struct wire *w, bool reset); /* by the phone */
 void wire_vanish(struct wire *w);
+void wires_cut(void); /* all */
 void wires_free(void);
-/* Takes the server's loops away, with all messages in flight (each is given to `discard`). */
-void net_crash(void (*discard)(struct loop_msg *m));
-unsigned net_loops_running(void);
+void wire_cut(struct wire *w); /* by the server's kernel: nobody has it open any more */
+void wire_reset(void *wire, uint64_t unused);
+void wire_to_phone(struct wire *w, const uint8_t *data, size_t n, bool fin, bool rst);
 extern unsigned net_next_loop; /* index of the next loop_new */
 extern uint64_t net_sender;    /* who posts now */
+void net_run(struct loop *l);  /* what loop_run is elsewhere; returns at once */
+bool net_stopped(const struct loop *l);
+void net_pump(struct wire *w);
+/* Gives what is on its way to this loop to `discard`; connections not accepted yet are cut. */
+void net_discard(struct loop *l, void (*discard)(struct loop_msg *m));
+
+enum greeting { GREET_COME_IN, GREET_LATER, GREET_FULL, GREET_GONE };
+enum greeting net_accept(struct loop *l, struct wire *w);
+void net_accept_waiting(void);
+unsigned net_waiting(void);
+
+/* What a kernel may have none of for a while: receive buffers, descriptors for newcomers (they stay
+ * in the queue), slots (they are refused). */
+enum scarce { SCARCE_BUFFERS, SCARCE_ACCEPTS, SCARCE_SLOTS };
+void net_starve(struct loop *l, enum scarce what, uint64_t until_us);
+
+/* An upgrade: place for a loop's sockets (free() it), how often (per mille) the kernel refuses, and
+ * the moment when the importing loop's holds count. */
+struct handover_escrow *net_escrow_new(const struct loop *l);
+extern unsigned net_export_refusals, net_import_refusals;
+void net_take_over(struct loop *l);
 /* Looks at the commit word and tells the loops some time later. */
 void net_look_at_commits(void);
 /* The worst that the network and the scheduling add, for the bounds of the oracle. */
@@ -106,9 +136,10 @@ enum {
  */
 
 /* Forgets what was to be run, after giving it to `discard`. */
-void simwork_crash(void (*discard)(struct work *w));
-void simcred_crash(void (*discard)(struct cred_job *j));
-extern uint64_t sim_epoch; /* grows with every crash and restart */
+void simwork_crash(struct work_pool *pool, void (*discard)(struct work *w));
+void simcred_crash(const struct server *s,
+	bool (*is_of)(const struct server *s, const struct cred_job *j),
+	void (*discard)(struct cred_job *j));
 
 /* ---- world.c: server, mailboxes, what really happened -------------------------------------------
  */
@@ -147,8 +178,17 @@ struct box {
 	struct phone *phones; /* chain by box_next */
 };
 
+/* A time in which something stands still; until_us is UINT64_MAX while it lasts. */
+struct span {
+	uint64_t from_us, until_us;
+};
+
 struct world {
-	struct server server;
+	struct server *server; /* the one that serves; never NULL, its shards may be */
+	struct server *old;    /* in an upgrade: the one that has been relieved, and finishes */
+	struct server *next;   /* in an upgrade: the one that takes over */
+	struct db *db;
+	struct writer *writer;
 	struct config *config;
 	char dir[128];
 	uint64_t seed;
@@ -162,7 +202,11 @@ struct world {
 	uint64_t start_slack_us; /* memory for requests is short: they may have to wait for it */
 	uint64_t policy_us;      /* last time the policy changed */
 	uint64_t end_us;
-	unsigned commits, crashes, drains;
+	struct span held;                     /* nothing new is begun */
+	struct span frozen;                   /* nor is anybody woken */
+	uint64_t pace_until_us, pace_from_us; /* what hangs is ended within this time */
+	unsigned commits, crashes, drains, upgrades, failed_upgrades, moved, storms, stretches;
+	unsigned refused, told_later;
 };
 extern struct world world;
 
@@ -172,6 +216,7 @@ struct sim_options {
 void world_make(uint64_t seed, const struct sim_options *o);
 void world_free(void);
 void world_start(void);
+enum greeting world_greet(struct wire *w);
 void world_live(void); /* starts the actors */
 void world_crash(void);
 void world_look(void); /* after every event: reads the journal, tells the oracle */
@@ -184,6 +229,15 @@ struct bytes world_message(unsigned i);
 struct box_folder *box_folder(struct box *b, uint32_t id);
 struct box *world_box(uint32_t mailbox);
 int64_t world_wall_ms(void);
+
+/* ---- life.c ------------------------------------------------------------------------------------
+ */
+
+void life_open_store(void);
+void life_tear_down(void);
+void life_upgrade(void *arg, uint64_t unused);
+bool life_upgrades(void); /* one is under way, or the old process has not ended yet */
+void life_blow(void *arg, uint64_t orderly); /* drain or crash */
 
 /* ---- phone.c
  * ------------------------------------------------------------------------------------- */
@@ -221,8 +275,9 @@ struct request {
 	uint64_t sent_us, complete_us, parked_us, answered_us;
 	uint64_t turn_us; /* complete, and nothing before it on its wire is unanswered */
 	uint64_t order;
-	bool over;     /* answered, or nobody can answer it any more */
-	bool accepted; /* its parameters are in force */
+	uint64_t end_more_us; /* it ends because all do, over this time */
+	bool over;            /* answered, or nobody can answer it any more */
+	bool accepted;        /* its parameters are in force */
 	/* oracle: since when there is a cause to end, by cause */
 	uint64_t cause_us[8];
 	/* the answer for the phone */
@@ -268,6 +323,7 @@ struct phone {
 	uint64_t cache_touched; /* requests that may have changed it */
 	/* FolderSync keys that the server must know. */
 	bool keys_known;
+	uint64_t stray_us;     /* a Sync that nobody waits for was there */
 	uint64_t sync_dark_us; /* a Sync that nobody waits for runs until then, or ran */
 	uint64_t reset_us;     /* a FolderSync from nothing dropped what was remembered */
 	uint64_t keys_dark_us; /* one without an answer may run until then */
@@ -291,10 +347,13 @@ void oracle_arrived(struct wire *w);          /* bytes reached the server's sock
 void oracle_closed_by_client(struct wire *w); /* FIN or RST reached it */
 void oracle_said(struct wire *w, const uint8_t *p, size_t n);
 void oracle_closed_by_server(struct wire *w);
-void oracle_turn(unsigned shard); /* a loop has finished a turn */
+void oracle_turn(const struct shard *s); /* its loop has finished a turn */
 void oracle_asked(struct request *r);
 void oracle_change(struct box *b, const struct journal_row *row);
-void oracle_everybody(const char *why); /* drain, policy: all hanging requests end */
+/* Drain, policy: all hanging requests end, within this much longer than usual. */
+void oracle_everybody(const char *why, uint64_t more_us);
+/* This shard's connections that wait are another process' now: none may have stayed. */
+void oracle_left_behind(const struct shard *s);
 void oracle_crashed(void);
 void oracle_shard(const struct shard *s, bool at_rest);
 /* What the store says that the device knows. False: never synced. */
@@ -310,6 +369,7 @@ bool oracle_position(
 	X(NEWEST, "of a device's hanging requests the newest stays")                               \
 	X(DURABLE, "what was acknowledged survives a crash")                                       \
 	X(HIERARCHY, "Status 7 comes when others changed the folders, and only then")              \
+	X(UPGRADE, "an upgrade moves every connection that waits, and no two processes use one")   \
 	X(LEAK, "slots, memory, waiters and queues agree, and are empty at rest")
 enum promise {
 #define X(id, text) PROMISE_##id,

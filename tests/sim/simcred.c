@@ -7,8 +7,13 @@
 
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 
-static struct cred_job *waiting;
+static struct entry {
+	struct entry *next;
+	struct cred_job *job;
+	uint64_t number;
+} * entries;
 
 static enum cred_result look_up(
 	struct db_txn *txn, const char *user, const char *password, struct account *out)
@@ -39,20 +44,25 @@ enum cred_result cred_check(struct credentials *c, struct db_txn *txn, const cha
 	return r;
 }
 
-static void hashed(void *arg, uint64_t epoch)
+static void hashed(void *arg, uint64_t number)
 {
 	static uint64_t sender = 1 << 30;
-	struct cred_job *j = arg, **p;
+	struct entry *e, **p;
+	struct cred_job *j;
 	struct account a;
 	struct db_txn txn;
 
-	if (epoch != sim_epoch)
-		return;
-	for (p = &waiting; *p != j; p = &(*p)->next)
-		CHECK(*p);
-	*p = j->next;
+	(void)arg;
+	for (p = &entries; *p && (*p)->number != number; p = &(*p)->next)
+		;
+	e = *p;
+	if (!e)
+		return; /* its process has gone */
+	*p = e->next;
+	j = e->job;
+	free(e);
 	j->result = CRED_ERROR;
-	if (db_read(world.server.db, &txn) == DB_OK) {
+	if (db_read(world.db, &txn) == DB_OK) {
 		j->result = look_up(&txn, j->user, j->password, &a);
 		db_read_end(&txn);
 	}
@@ -68,12 +78,16 @@ static void hashed(void *arg, uint64_t epoch)
 
 bool cred_submit(struct credentials *c, struct cred_job *j)
 {
+	static uint64_t count;
+	struct entry *e = malloc(sizeof(*e));
+
 	(void)c;
-	j->next = waiting;
-	waiting = j;
+	CHECK(e);
+	*e = (struct entry){entries, j, ++count};
+	entries = e;
 	sim_at(sim_now_us + (sim_permille(200) ? sim_between(0, CRED_MAX_US - 100 * MS)
 					       : sim_between(10 * MS, 30 * MS)),
-		hashed, j, sim_epoch);
+		hashed, NULL, e->number);
 	return true;
 }
 
@@ -83,12 +97,19 @@ void cred_log_failure(const char *address, const char *user, const char *method,
 	(void)address, (void)user, (void)method, (void)device_id, (void)reason;
 }
 
-void simcred_crash(void (*discard)(struct cred_job *j))
+void simcred_crash(const struct server *s,
+	bool (*is_of)(const struct server *s, const struct cred_job *j),
+	void (*discard)(struct cred_job *j))
 {
-	struct cred_job *j;
+	struct entry *e, **p = &entries;
 
-	while ((j = waiting)) {
-		waiting = j->next;
-		discard(j);
+	while ((e = *p)) {
+		if (!is_of(s, e->job)) {
+			p = &e->next;
+			continue;
+		}
+		*p = e->next;
+		discard(e->job);
+		free(e);
 	}
 }

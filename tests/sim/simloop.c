@@ -5,6 +5,7 @@
 #include "tests/sim/sim.h"
 
 #include "core/base/check.h"
+#include "core/base/metrics.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@ enum ready_kind {
 	READY_READ,
 	READY_SENT,
 	READY_RELEASED,
+	READY_EXPORTED,
 	READY_MESSAGE,
 	READY_COMMIT
 };
@@ -24,43 +26,71 @@ struct ready {
 	struct wire *wire;
 	struct loop_msg *msg;
 	uint64_t sender, number;
+	int err;
 };
 
 struct loop {
+	struct loop *next; /* all there are, of both processes in an upgrade */
+	uint64_t id;
 	const struct loop_events *ev;
 	void *arg;
 	unsigned index;
-	uint32_t slots_max;
+	uint32_t slots_max, ring_conns;
 	struct wire **slots;
 	uint32_t *free_slots;
 	uint32_t free_count;
 	uint64_t now_ms;
 	uint64_t turn_at_us;
 	struct ready *ready;
-	size_t ready_n, ready_cap;
-	bool listening, stopping, stopped, in_turn;
+	size_t ready_n, ready_cap, accepts;
+	bool listening, running, stopping, stopped, in_turn, shared;
 	const _Atomic uint32_t *word;
 	uint32_t word_seen;
 	uint64_t commit_at_us; /* 0: no notification on its way */
+	/* Until then the kernel has nothing of it to give. */
+	uint64_t no_buffers_us, no_accepts_us, no_slots_us;
+	/* When the last message of a sender arrives; workers send one each. */
+	uint64_t last_arrival[SERVER_SHARDS_MAX + 1];
 };
 
-static struct loop *loops[SERVER_SHARDS_MAX];
+struct handover_escrow {
+	uint32_t places;
+	struct wire *wires[];
+};
+
+static struct loop *loops;
+static uint64_t loop_count;
 unsigned net_next_loop;
+unsigned net_export_refusals, net_import_refusals;
 uint64_t net_sender;
 
 /* ---- turns -------------------------------------------------------------------------------------
  */
 
-static void turn(void *arg, uint64_t epoch);
+static void turn(void *arg, uint64_t id);
+
+static struct loop *by_id(uint64_t id)
+{
+	for (struct loop *l = loops; l; l = l->next)
+		if (l->id == id)
+			return l;
+	return NULL;
+}
+
+/* This process' hold on the connection. */
+static struct hold *hold_of(struct wire *w, const struct loop *l)
+{
+	return w->own.loop == l ? &w->own : w->other.loop == l ? &w->other : NULL;
+}
 
 static void turn_at(struct loop *l, uint64_t us)
 {
 	if (us < sim_now_us)
 		us = sim_now_us;
-	if (l->stopped || l->turn_at_us <= us)
+	if (!l->running || l->stopped || l->turn_at_us <= us)
 		return;
 	l->turn_at_us = us;
-	sim_at(us, turn, (void *)(uintptr_t)l->index, sim_epoch);
+	sim_at(us, turn, NULL, l->id);
 }
 
 static uint64_t soon(void)
@@ -105,36 +135,59 @@ static struct ready ready_take(struct loop *l, size_t n)
 }
 
 /* Does the outstanding receive or watch have something to say? */
-static void pump(struct wire *w)
+static void pump(struct wire *w, struct hold *h)
 {
-	if (!w->loop || w->server_closed || w->op == WIRE_QUIET || w->op_ready)
+	if (!h->loop || w->server_closed || h->op == WIRE_QUIET || h->ready)
 		return;
 	if (w->in.n == 0 && !w->fin_arrived && !w->rst_arrived)
 		return;
-	w->op_ready = true;
-	ready_add(w->loop, (struct ready){.kind = READY_READ, .wire = w});
+	h->ready = true;
+	ready_add(h->loop, (struct ready){.kind = READY_READ, .wire = w});
+}
+
+void net_pump(struct wire *w)
+{
+	pump(w, &w->own);
+	pump(w, &w->other); /* (the copy's watch fires as well) */
+}
+
+static void fed_again(void *arg, uint64_t id)
+{
+	struct loop *l = by_id(id);
+	struct wire *w = arg;
+
+	if (l && hold_of(w, l))
+		ready_add(l, (struct ready){.kind = READY_READ, .wire = w});
 }
 
 static void read_ready(struct loop *l, struct wire *w)
 {
+	struct hold *h = hold_of(w, l);
 	uint8_t *copy;
 	size_t n;
 
-	w->op_ready = false;
-	if (w->server_closed || w->op == WIRE_QUIET)
+	if (!h)
 		return;
-	if (w->op == WIRE_WATCH) {
-		w->op = WIRE_QUIET;
-		l->ev->readable(l->arg, w->slot);
+	if (h->op == WIRE_RECV && !w->server_closed && sim_now_us < l->no_buffers_us) {
+		sim_at(l->no_buffers_us, fed_again, w, l->id);
 		return;
 	}
-	w->op = WIRE_QUIET;
+	h->ready = false;
+	if (w->server_closed || h->op == WIRE_QUIET)
+		return;
+	if (h->op == WIRE_WATCH) {
+		h->op = WIRE_QUIET;
+		l->ev->readable(l->arg, h->slot);
+		return;
+	}
+	CHECK(h == &w->own);
+	h->op = WIRE_QUIET;
 	if (w->rst_arrived) {
-		l->ev->received(l->arg, w->slot, NULL, -ECONNRESET);
+		l->ev->received(l->arg, h->slot, NULL, -ECONNRESET);
 		return;
 	}
 	if (w->in.n == 0) {
-		l->ev->received(l->arg, w->slot, NULL, 0);
+		l->ev->received(l->arg, h->slot, NULL, 0);
 		return;
 	}
 	n = w->in.n < 2048 ? w->in.n : 2048;
@@ -147,7 +200,7 @@ static void read_ready(struct loop *l, struct wire *w)
 	memmove(w->in.p, w->in.p + n, w->in.n - n);
 	w->in.n -= n;
 	w->read += n;
-	l->ev->received(l->arg, w->slot, copy, (int)n);
+	l->ev->received(l->arg, h->slot, copy, (int)n);
 	memset(copy, 0xdd, n);
 	free(copy);
 }
@@ -161,48 +214,61 @@ static uint64_t hash(const uint8_t *p, size_t n)
 	return h;
 }
 
+static uint32_t slot_take(struct loop *l, struct wire *w, struct hold *h)
+{
+	uint32_t i = sim_below(l->free_count), slot = l->free_slots[i];
+
+	l->free_slots[i] = l->free_slots[--l->free_count];
+	l->slots[slot] = w;
+	*h = (struct hold){.loop = l, .slot = slot};
+	return slot;
+}
+
 static void run_ready(struct loop *l, struct ready *r)
 {
 	struct wire *w = r->wire;
-	uint32_t i;
+	struct hold *h = w ? hold_of(w, l) : NULL;
+	uint32_t slot;
 
 	switch ((enum ready_kind)r->kind) {
-	case READY_ACCEPT:
-		i = sim_below(l->free_count);
-		w->slot = l->free_slots[i];
-		l->free_slots[i] = l->free_slots[--l->free_count];
-		l->slots[w->slot] = w;
-		w->loop = l;
-		{
-			struct loop_addr peer = {.port = (uint16_t)(1024 + w->number % 60000)};
+	case READY_ACCEPT: {
+		struct loop_addr peer = {.port = (uint16_t)(1024 + w->number % 60000)};
 
-			peer.ip[10] = peer.ip[11] = 0xff;
-			peer.ip[12] = 10;
-			peer.ip[15] = (uint8_t)w->number;
-			sim_note(w->phone, NULL, "wire #: accepted by shard #, slot #", w->number,
-				l->index, w->slot);
-			l->ev->accepted(l->arg, w->slot, 0, &peer);
-		}
+		l->accepts--;
+		slot = slot_take(l, w, &w->own);
+		peer.ip[10] = peer.ip[11] = 0xff;
+		peer.ip[12] = 10;
+		peer.ip[15] = (uint8_t)w->number;
+		sim_note(w->phone, NULL, "wire #: accepted by shard #, slot #", w->number, l->index,
+			slot);
+		l->ev->accepted(l->arg, slot, 0, &peer);
 		return;
+	}
 	case READY_READ:
 		read_ready(l, w);
 		return;
 	case READY_SENT:
-		if (w->server_closed || !w->sending)
+		if (w->server_closed || !w->sending || !h)
 			return;
+		CHECK(h == &w->own);
 		if (hash(w->send_p, w->send_n) != w->send_hash)
 			sim_fail(w->phone, NULL, "a buffer changed while it was being sent");
 		w->sending = false;
 		w->sent_us = sim_now_us;
-		l->ev->sent(l->arg, w->slot, w->rst_arrived && sim_permille(500) ? -EPIPE : 0);
+		l->ev->sent(l->arg, h->slot, w->rst_arrived && sim_permille(500) ? -EPIPE : 0);
 		return;
 	case READY_RELEASED:
-		CHECK(l->slots[w->slot] == w);
-		i = w->slot;
-		l->slots[i] = NULL;
-		l->free_slots[l->free_count++] = i;
-		w->loop = NULL;
-		l->ev->released(l->arg, i);
+		CHECK(h && l->slots[h->slot] == w);
+		slot = h->slot;
+		*h = (struct hold){0};
+		l->slots[slot] = NULL;
+		l->free_slots[l->free_count++] = slot;
+		l->ev->released(l->arg, slot);
+		net_accept_waiting();
+		return;
+	case READY_EXPORTED:
+		CHECK(h);
+		l->ev->exported(l->arg, h->slot, r->err);
 		return;
 	case READY_MESSAGE:
 		l->ev->message(l->arg, r->msg);
@@ -213,13 +279,14 @@ static void run_ready(struct loop *l, struct ready *r)
 	}
 }
 
-static void turn(void *arg, uint64_t epoch)
+static void turn(void *arg, uint64_t id)
 {
-	struct loop *l = loops[(uintptr_t)arg];
+	struct loop *l = by_id(id);
 	uint64_t next_ms;
 	size_t n;
 
-	if (epoch != sim_epoch || !l || l->stopped || l->turn_at_us != sim_now_us)
+	(void)arg;
+	if (!l || l->stopped || l->turn_at_us != sim_now_us)
 		return;
 	l->turn_at_us = UINT64_MAX;
 	l->now_ms = sim_now_us / MS;
@@ -238,14 +305,14 @@ static void turn(void *arg, uint64_t epoch)
 	l->in_turn = false;
 	if (l->stopping) {
 		l->stopped = true;
-		oracle_turn(l->index);
+		oracle_turn(l->arg);
 		return;
 	}
 	if (l->ready_n || next_ms <= l->now_ms)
 		turn_at(l, sim_now_us + 1 + soon());
 	else if (next_ms < UINT64_MAX / MS)
 		turn_at(l, next_ms * MS + (sim_permille(50) ? sim_between(0, 30 * MS) : 0));
-	oracle_turn(l->index);
+	oracle_turn(l->arg);
 }
 
 /* ---- io/loop.h ---------------------------------------------------------------------------------
@@ -257,11 +324,15 @@ struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev
 	struct loop *l = calloc(1, sizeof(*l));
 
 	(void)why, (void)why_bytes;
-	CHECK(l && net_next_loop < ARRAY_LEN(loops));
+	CHECK(l && net_next_loop < SERVER_SHARDS_MAX);
 	l->ev = ev;
 	l->arg = arg;
 	l->index = net_next_loop++;
+	l->id = ++loop_count;
 	l->slots_max = o->conns_max;
+	/* One ring, or a few, or many. */
+	l->ring_conns =
+		sim_permille(500) ? l->slots_max : l->slots_max / 32 + 1 + sim_below(l->slots_max);
 	l->slots = calloc(l->slots_max, sizeof(*l->slots));
 	l->free_slots = calloc(l->slots_max, sizeof(*l->free_slots));
 	CHECK(l->slots && l->free_slots);
@@ -273,22 +344,40 @@ struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev
 	l->word_seen = atomic_load(l->word);
 	l->now_ms = sim_now_us / MS;
 	l->turn_at_us = UINT64_MAX;
-	loops[l->index] = l;
-	turn_at(l, sim_now_us + soon());
+	l->next = loops;
+	loops = l;
 	return l;
+}
+
+void net_run(struct loop *l)
+{
+	l->running = true;
+	ready_add(l, (struct ready){.kind = READY_COMMIT});
+	net_accept_waiting();
 }
 
 void loop_free(struct loop **lp)
 {
-	struct loop *l = *lp;
+	struct loop *l = *lp, **q;
 
 	if (!l)
 		return;
 	*lp = NULL;
-	loops[l->index] = NULL;
-	for (uint32_t i = 0; i < l->slots_max; i++)
-		if (l->slots[i])
-			l->slots[i]->loop = NULL;
+	for (q = &loops; *q != l; q = &(*q)->next)
+		CHECK(*q);
+	*q = l->next;
+	/* The process is gone: the kernel resets what it had open, but for what is open elsewhere. */
+	for (uint32_t i = 0; i < l->slots_max; i++) {
+		struct wire *w = l->slots[i];
+		struct hold *h = w ? hold_of(w, l) : NULL;
+
+		if (!w)
+			continue;
+		*h = (struct hold){0};
+		if (w->own.loop || w->other.loop)
+			continue;
+		wire_cut(w);
+	}
 	free(l->slots);
 	free(l->free_slots);
 	free(l->ready);
@@ -304,6 +393,12 @@ void loop_listen(struct loop *l, int fd)
 void loop_listen_stop(struct loop *l)
 {
 	l->listening = false;
+}
+
+void loop_listen_again(struct loop *l)
+{
+	l->listening = true;
+	net_accept_waiting();
 }
 
 /* A turn runs when its event comes; nobody calls this. */
@@ -335,21 +430,36 @@ uint32_t loop_connect(
 	return UINT32_MAX;
 }
 
+/* The slot's connection, when it is the caller's to use. */
 static struct wire *open_wire(struct loop *l, uint32_t slot)
 {
+	struct wire *w;
+
 	CHECK(l->in_turn); /* calls only on the loop's own thread */
 	CHECK(slot < l->slots_max);
-	CHECK(l->slots[slot] && !l->slots[slot]->server_closed);
-	return l->slots[slot];
+	w = l->slots[slot];
+	CHECK(w && !w->server_closed);
+	if (w->own.loop != l)
+		sim_fail(w->phone, NULL,
+			"ONE: wire %llu is another process', and shard %u touches it",
+			(unsigned long long)w->number, l->index);
+	return w;
 }
 
 static void want(struct loop *l, uint32_t slot, uint8_t op)
 {
-	struct wire *w = open_wire(l, slot);
+	struct wire *w;
+	struct hold *h;
 
-	CHECK(w->op == WIRE_QUIET); /* one receive or watch at a time */
-	w->op = op;
-	pump(w);
+	CHECK(slot < l->slots_max && l->slots[slot]);
+	w = l->slots[slot];
+	h = hold_of(w, l);
+	/* A process that takes over may watch already. */
+	CHECK((l->in_turn && !w->server_closed) || !l->running);
+	CHECK(h == &w->own || (op == WIRE_WATCH && !l->running));
+	CHECK(h->op == WIRE_QUIET); /* one receive or watch at a time */
+	h->op = op;
+	pump(w, h);
 }
 
 void loop_recv(struct loop *l, uint32_t slot)
@@ -364,92 +474,24 @@ void loop_watch(struct loop *l, uint32_t slot)
 
 void loop_unwatch(struct loop *l, uint32_t slot)
 {
-	open_wire(l, slot)->op = WIRE_QUIET;
-}
-
-/* ---- the way to the phone
- * ------------------------------------------------------------------------ */
-
-struct piece {
-	struct wire *wire;
-	uint32_t n;
-	bool fin, rst;
-	uint8_t data[];
-};
-
-static void reach_phone(void *arg, uint64_t unused)
-{
-	struct piece *p = arg;
-	struct wire *w = p->wire;
-
-	(void)unused;
-	if (!w->vanished && !w->dead && !w->client_closed) {
-		if (p->n)
-			buf_add(&w->got, p->data, p->n);
-		if (p->n)
-			phone_heard(w);
-		if ((p->fin || p->rst) && !w->dead)
-			phone_lost(w, p->rst);
-	}
-	free(p);
-}
-
-static void to_phone(struct wire *w, const uint8_t *data, size_t n, bool fin, bool rst)
-{
-	size_t done = 0;
-
-	do {
-		size_t part = n - done;
-		struct piece *p;
-		uint64_t at;
-
-		if (part > 1 && sim_permille(200))
-			part = sim_between(1, part);
-		p = calloc(1, sizeof(*p) + part);
-		CHECK(p);
-		p->wire = w;
-		p->n = (uint32_t)part;
-		if (part)
-			memcpy(p->data, data + done, part);
-		done += part;
-		p->fin = fin && done == n;
-		p->rst = rst && done == n;
-		at = sim_now_us + sim_between(1 * MS, 60 * MS);
-		if (at <= w->last_got_us)
-			at = w->last_got_us + 1;
-		w->last_got_us = at;
-		sim_at(at, reach_phone, p, 0);
-	} while (done < n);
-}
-
-static void arrive_reset(void *arg, uint64_t unused)
-{
-	struct wire *w = arg;
-
-	(void)unused;
-	if (w->rst_arrived)
-		return;
-	w->rst_arrived = true;
-	w->in.n = 0;
-	oracle_closed_by_client(w);
-	pump(w);
+	open_wire(l, slot)->own.op = WIRE_QUIET;
 }
 
 static void send_done(void *arg, uint64_t number)
 {
 	struct wire *w = arg;
 
-	if (w->server_closed || !w->loop || !w->sending || w->send_number != number)
+	if (w->server_closed || !w->own.loop || !w->sending || w->send_number != number)
 		return;
 	/* The network breaks with the answer on its way. */
 	if (sim_permille(8)) {
 		sim_note(w->phone, NULL, "wire #: reset, the answer is lost", w->number, 0, 0);
-		to_phone(w, w->send_p, sim_below(w->send_n), false, true);
-		sim_at(sim_now_us + sim_between(0, 100 * MS), arrive_reset, w, 0);
+		wire_to_phone(w, w->send_p, sim_below(w->send_n), false, true);
+		sim_at(sim_now_us + sim_between(0, 100 * MS), wire_reset, w, 0);
 	} else {
-		to_phone(w, w->send_p, w->send_n, false, false);
+		wire_to_phone(w, w->send_p, w->send_n, false, false);
 	}
-	ready_add(w->loop, (struct ready){.kind = READY_SENT, .wire = w});
+	ready_add(w->own.loop, (struct ready){.kind = READY_SENT, .wire = w});
 }
 
 void loop_send(struct loop *l, uint32_t slot, const void *p, uint32_t n)
@@ -474,12 +516,13 @@ void loop_send(struct loop *l, uint32_t slot, const void *p, uint32_t n)
 	sim_at(sim_now_us + delay, send_done, w, w->send_number);
 }
 
-static void release(void *arg, uint64_t epoch)
+static void release(void *arg, uint64_t id)
 {
+	struct loop *l = by_id(id);
 	struct wire *w = arg;
 
-	if (epoch == sim_epoch && w->loop)
-		ready_add(w->loop, (struct ready){.kind = READY_RELEASED, .wire = w});
+	if (l && hold_of(w, l))
+		ready_add(l, (struct ready){.kind = READY_RELEASED, .wire = w});
 }
 
 void loop_close(struct loop *l, uint32_t slot, bool reset)
@@ -488,18 +531,110 @@ void loop_close(struct loop *l, uint32_t slot, bool reset)
 
 	sim_note(w->phone, NULL, reset ? "wire #: server resets it" : "wire #: server closes it",
 		w->number, 0, 0);
-	w->server_closed = true;
-	w->op = WIRE_QUIET;
+	/* Without shutdown the kernel says nothing while somebody else holds the socket. */
+	CHECK(!w->other.loop || l->shared);
 	oracle_closed_by_server(w);
+	w->server_closed = true;
+	w->own.op = WIRE_QUIET;
 	/* Bytes that nobody has read make the kernel send a reset. */
 	if (w->in.n)
 		reset = true;
 	if (w->sending)
-		to_phone(w, w->send_p, sim_below(w->send_n + 1), !reset, reset);
+		wire_to_phone(w, w->send_p, sim_below(w->send_n + 1), !reset, reset);
 	else
-		to_phone(w, NULL, 0, !reset, reset);
+		wire_to_phone(w, NULL, 0, !reset, reset);
 	w->sending = false;
-	sim_at(sim_now_us + sim_between(0, 30 * MS), release, w, sim_epoch);
+	sim_at(sim_now_us + sim_between(0, 30 * MS), release, w, l->id);
+}
+
+/* ---- hand-over ---------------------------------------------------------------------------------
+ */
+
+struct handover_escrow *net_escrow_new(const struct loop *l)
+{
+	struct handover_escrow *e = calloc(1, sizeof(*e) + l->ring_conns * sizeof(struct wire *));
+
+	CHECK(e);
+	e->places = l->ring_conns;
+	return e;
+}
+
+bool loop_may_export(const struct loop *l, uint32_t slot)
+{
+	const struct wire *w = l->slots[slot];
+
+	return w && w->own.loop == l && !w->server_closed && !w->sending && w->own.op != WIRE_RECV;
+}
+
+void loop_export(struct loop *l, uint32_t slot, const struct handover_escrow *e)
+{
+	struct wire *w = open_wire(l, slot);
+	int err = sim_permille(net_export_refusals) ? -ENOMEM : 0;
+
+	CHECK(loop_may_export(l, slot) && l->ring_conns == e->places);
+	if (!err)
+		((struct handover_escrow *)e)->wires[slot % l->ring_conns] = w;
+	ready_add(l, (struct ready){.kind = READY_EXPORTED, .wire = w, .err = err});
+}
+
+void loop_let_go(struct loop *l, uint32_t slot)
+{
+	struct wire *w = l->slots[slot];
+
+	CHECK(l->in_turn && w && w->other.loop == l && w->own.loop != l);
+	w->other.op = WIRE_QUIET;
+	sim_at(sim_now_us + sim_between(0, 30 * MS), release, w, l->id);
+}
+
+uint32_t loop_import(struct loop *l, struct handover_escrow *e, const uint32_t *places,
+	uint32_t *slots_out, uint32_t n)
+{
+	uint32_t got = 0;
+
+	CHECK(!l->running);
+	for (uint32_t i = 0; i < n; i++) {
+		struct wire *w;
+
+		CHECK(places[i] < e->places);
+		w = e->wires[places[i]];
+		CHECK(w && !w->other.loop);
+		slots_out[i] = UINT32_MAX;
+		if (l->free_count == 0 || sim_permille(net_import_refusals))
+			continue;
+		slots_out[i] = slot_take(l, w, &w->other);
+		got++;
+	}
+	return got;
+}
+
+void net_take_over(struct loop *l)
+{
+	for (uint32_t i = 0; i < l->slots_max; i++) {
+		struct wire *w = l->slots[i];
+		struct hold h;
+
+		if (!w)
+			continue;
+		CHECK(w->other.loop == l && !w->server_closed);
+		h = w->own;
+		w->own = w->other;
+		w->other = h;
+	}
+}
+
+void loop_set_shared(struct loop *l, bool shared)
+{
+	l->shared = shared;
+}
+
+uint32_t loop_ring_conns(const struct loop *l)
+{
+	return l->ring_conns;
+}
+
+uint32_t loop_rings_open(const struct loop *l)
+{
+	return (l->slots_max + l->ring_conns - 1) / l->ring_conns;
 }
 
 /* ---- messages
@@ -508,47 +643,46 @@ void loop_close(struct loop *l, uint32_t slot, bool reset)
 struct flight {
 	struct flight *next;
 	struct loop_msg *msg;
-	uint64_t sender, at_us;
-	unsigned to;
+	uint64_t sender, number;
+	struct loop *to;
 };
 static struct flight *flights;
-/* When the last message of a sender arrives at a loop; workers are senders of one message each. */
-static uint64_t last_arrival[SERVER_SHARDS_MAX + 1][SERVER_SHARDS_MAX];
 
-static void land(void *arg, uint64_t epoch)
+static void land(void *arg, uint64_t number)
 {
-	struct flight *f = arg, **p;
+	struct flight *f, **p;
 
-	if (epoch != sim_epoch)
-		return; /* freed by the crash */
-	for (p = &flights; *p != f; p = &(*p)->next)
+	(void)arg;
+	for (p = &flights; *p && (*p)->number != number; p = &(*p)->next)
 		;
+	f = *p;
+	if (!f)
+		return; /* its loop has gone */
 	*p = f->next;
-	CHECK(loops[f->to]);
-	ready_add(loops[f->to],
-		(struct ready){.kind = READY_MESSAGE, .msg = f->msg, .sender = f->sender});
+	ready_add(f->to, (struct ready){.kind = READY_MESSAGE, .msg = f->msg, .sender = f->sender});
 	free(f);
 }
 
 void loop_post(struct loop *l, struct loop_msg *m)
 {
+	static uint64_t count;
 	struct flight *f = calloc(1, sizeof(*f));
 	uint64_t at = sim_now_us +
 		      (sim_permille(50) ? sim_between(0, POST_MAX_US / 2) : sim_between(0, 2 * MS));
 
 	CHECK(f);
 	if (net_sender <= SERVER_SHARDS_MAX) {
-		if (at <= last_arrival[net_sender][l->index])
-			at = last_arrival[net_sender][l->index] + 1;
-		last_arrival[net_sender][l->index] = at;
+		if (at <= l->last_arrival[net_sender])
+			at = l->last_arrival[net_sender] + 1;
+		l->last_arrival[net_sender] = at;
 	}
 	f->msg = m;
 	f->sender = net_sender;
-	f->to = l->index;
-	f->at_us = at;
+	f->to = l;
+	f->number = ++count;
 	f->next = flights;
 	flights = f;
-	sim_at(at, land, f, sim_epoch);
+	sim_at(at, land, NULL, f->number);
 }
 
 void loop_stop(struct loop *l)
@@ -559,11 +693,12 @@ void loop_stop(struct loop *l)
 /* ---- commits
  * --------------------------------------------------------------------------------------- */
 
-static void notify(void *arg, uint64_t epoch)
+static void notify(void *arg, uint64_t id)
 {
-	struct loop *l = loops[(uintptr_t)arg];
+	struct loop *l = by_id(id);
 
-	if (epoch != sim_epoch || !l || l->commit_at_us != sim_now_us)
+	(void)arg;
+	if (!l || l->commit_at_us != sim_now_us)
 		return;
 	l->commit_at_us = 0;
 	ready_add(l, (struct ready){.kind = READY_COMMIT});
@@ -571,11 +706,10 @@ static void notify(void *arg, uint64_t epoch)
 
 void net_look_at_commits(void)
 {
-	for (unsigned i = 0; i < net_next_loop; i++) {
-		struct loop *l = loops[i];
+	for (struct loop *l = loops; l; l = l->next) {
 		uint32_t word;
 
-		if (!l || l->stopped || (word = atomic_load(l->word)) == l->word_seen)
+		if (!l->running || l->stopped || (word = atomic_load(l->word)) == l->word_seen)
 			continue;
 		l->word_seen = word;
 		/* One that is on its way serves both when it comes later than this change; the
@@ -585,244 +719,62 @@ void net_look_at_commits(void)
 		l->commit_at_us = sim_now_us + 1 +
 				  (sim_permille(100) ? sim_between(0, NOTIFY_MAX_US - 40 * MS)
 						     : sim_between(0, 2 * MS));
-		sim_at(l->commit_at_us, notify, (void *)(uintptr_t)i, sim_epoch);
+		sim_at(l->commit_at_us, notify, NULL, l->id);
 	}
 }
 
-/* ---- the phone's end
- * ---------------------------------------------------------------------------------- */
+/* ---- for the world ---------------------------------------------------------------------------
+ */
 
-static struct wire *wires;
-static uint64_t wire_count;
-
-static void connect_refused(void *arg, uint64_t unused)
+bool net_stopped(const struct loop *l)
 {
-	struct wire *w = arg;
-
-	(void)unused;
-	if (!w->dead && !w->client_closed && !w->vanished)
-		phone_lost(w, true);
+	return l->stopped;
 }
 
-static void connect_arrives(void *arg, uint64_t unused)
+void net_starve(struct loop *l, enum scarce what, uint64_t until_us)
 {
-	struct wire *w = arg;
-	struct loop *l = loops[w->shard];
+	if (what == SCARCE_BUFFERS)
+		l->no_buffers_us = until_us;
+	else if (what == SCARCE_ACCEPTS)
+		l->no_accepts_us = until_us;
+	else
+		l->no_slots_us = until_us;
+}
 
-	(void)unused;
-	if (w->rst_arrived)
-		return;
-	if (!l || !l->listening || l->stopping || l->free_count <= l->ready_n) {
-		w->rst_arrived = true;
-		oracle_closed_by_client(w);
-		sim_at(sim_now_us + sim_between(1 * MS, 50 * MS), connect_refused, w, 0);
-		return;
+/* Wants a connection that arrives, has no room for it, or leaves it in the queue. */
+enum greeting net_accept(struct loop *l, struct wire *w)
+{
+	if (!l->running || !l->listening || l->stopping || sim_now_us < l->no_accepts_us)
+		return GREET_LATER;
+	if (l->free_count <= l->accepts || sim_now_us < l->no_slots_us) {
+		METRIC_INC(CONNS_REFUSED_FULL);
+		return GREET_FULL;
 	}
+	l->accepts++;
 	ready_add(l, (struct ready){.kind = READY_ACCEPT, .wire = w});
+	return GREET_COME_IN;
 }
 
-struct wire *wire_open(struct phone *p, unsigned shard)
+void net_discard(struct loop *l, void (*discard)(struct loop_msg *m))
 {
-	struct wire *w = calloc(1, sizeof(*w));
+	struct flight **p = &flights, *f;
 
-	CHECK(w);
-	w->phone = p;
-	w->shard = shard;
-	w->number = ++wire_count;
-	w->next = wires;
-	wires = w;
-	w->last_put_us = sim_now_us + sim_between(1 * MS, 40 * MS);
-	sim_note(p, NULL, "wire #: connects to shard #", w->number, shard, 0);
-	sim_at(w->last_put_us, connect_arrives, w, 0);
-	return w;
-}
-
-static void reach_server(void *arg, uint64_t unused)
-{
-	struct piece *p = arg;
-	struct wire *w = p->wire;
-
-	(void)unused;
-	if (!w->rst_arrived && !w->fin_arrived && !w->server_closed) {
-		if (p->n) {
-			buf_add(&w->in, p->data, p->n);
-			w->arrived += p->n;
-			oracle_arrived(w);
+	while ((f = *p)) {
+		if (f->to != l) {
+			p = &f->next;
+			continue;
 		}
-		if (p->fin) {
-			w->fin_arrived = true;
-			oracle_closed_by_client(w);
-		}
-		if (p->rst)
-			arrive_reset(w, 0);
-		pump(w);
-	}
-	free(p);
-}
-
-static void to_server(struct wire *w, const void *data, size_t n, bool fin, bool rst)
-{
-	bool slow =
-		n > 1 && sim_permille(30); /* a network that lets a packet through now and then */
-	size_t done = 0;
-
-	do {
-		size_t part = n - done;
-		struct piece *p;
-		uint64_t at;
-
-		if (part > 1 && (slow || sim_permille(150)))
-			part = sim_between(part < 4 ? 1 : part / 4, part);
-		p = calloc(1, sizeof(*p) + part);
-		CHECK(p);
-		p->wire = w;
-		p->n = (uint32_t)part;
-		if (part)
-			memcpy(p->data, (const uint8_t *)data + done, part);
-		done += part;
-		p->fin = fin && done == n;
-		p->rst = rst && done == n;
-		at = sim_now_us +
-		     (sim_permille(30) ? sim_between(0, 800 * MS) : sim_between(1 * MS, 30 * MS));
-		if (at <= w->last_put_us)
-			at = w->last_put_us + 1;
-		if (slow)
-			at += sim_between(0, 4 * SECOND);
-		w->last_put_us = at;
-		sim_at(at, reach_server, p, 0);
-	} while (done < n);
-}
-
-void wire_put(struct wire *w, const void *p, size_t n)
-{
-	CHECK(!w->client_closed && !w->dead);
-	w->put += n;
-	if (!w->vanished)
-		to_server(w, p, n, false, false);
-}
-
-void wire_close(struct wire *w, bool reset)
-{
-	if (w->client_closed || w->dead || w->vanished)
-		return;
-	sim_note(w->phone, NULL, reset ? "wire #: phone resets it" : "wire #: phone closes it",
-		w->number, 0, 0);
-	w->client_closed = true;
-	to_server(w, NULL, 0, !reset, reset);
-}
-
-static void give_up(void *arg, uint64_t unused)
-{
-	struct wire *w = arg;
-
-	(void)unused;
-	/* TCP_USER_TIMEOUT, or a reset by the phone's next life. */
-	if (!w->server_closed)
-		arrive_reset(w, 0);
-}
-
-void wire_vanish(struct wire *w)
-{
-	if (w->client_closed || w->dead || w->vanished)
-		return;
-	sim_note(w->phone, NULL, "wire #: phone vanishes", w->number, 0, 0);
-	w->vanished = true;
-	if (sim_permille(300))
-		sim_at(sim_now_us + sim_between(1 * SECOND, 300 * SECOND), give_up, w, 0);
-}
-
-void wires_free(void)
-{
-	struct wire *w;
-
-	wire_count = 0;
-	memset(last_arrival, 0, sizeof(last_arrival));
-	while ((w = wires)) {
-		wires = w->next;
-		buf_free(&w->in);
-		buf_free(&w->got);
-		buf_free(&w->said);
-		free(w);
-	}
-}
-
-/* No upgrades in this world: nothing is ever exported. */
-bool loop_may_export(const struct loop *l, uint32_t slot)
-{
-	(void)l;
-	(void)slot;
-	return false;
-}
-
-void loop_export(struct loop *l, uint32_t slot, const struct handover_escrow *e)
-{
-	(void)l;
-	(void)slot;
-	(void)e;
-	CHECK(!"the simulation exports");
-}
-
-void loop_let_go(struct loop *l, uint32_t slot)
-{
-	(void)l;
-	(void)slot;
-	CHECK(!"the simulation exports");
-}
-
-uint32_t loop_import(struct loop *l, struct handover_escrow *e, const uint32_t *places,
-	uint32_t *slots_out, uint32_t n)
-{
-	(void)l;
-	(void)e;
-	(void)places;
-	(void)slots_out;
-	(void)n;
-	return 0;
-}
-
-void loop_listen_again(struct loop *l)
-{
-	(void)l;
-}
-
-uint32_t loop_ring_conns(const struct loop *l)
-{
-	return loop_slots_max(l);
-}
-
-unsigned net_loops_running(void)
-{
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < net_next_loop; i++)
-		n += loops[i] && !loops[i]->stopped;
-	return n;
-}
-
-void net_crash(void (*discard)(struct loop_msg *m))
-{
-	struct flight *f;
-
-	while ((f = flights)) {
-		flights = f->next;
+		*p = f->next;
 		discard(f->msg);
 		free(f);
 	}
-	for (unsigned i = 0; i < net_next_loop; i++)
-		for (size_t k = 0; loops[i] && k < loops[i]->ready_n; k++)
-			if (loops[i]->ready[k].kind == READY_MESSAGE)
-				discard(loops[i]->ready[k].msg);
-	/* The kernel resets what the process had open. */
-	for (struct wire *w = wires; w; w = w->next) {
-		if (w->rst_arrived)
-			continue;
-		if (!w->server_closed) {
-			w->server_closed = true;
-			to_phone(w, NULL, 0, false, true);
-		}
-		w->rst_arrived = true; /* also of those that were still connecting */
-		w->sending = false;
-		w->op = WIRE_QUIET;
-		w->loop = NULL;
+	for (size_t k = 0; k < l->ready_n; k++) {
+		struct ready *r = &l->ready[k];
+
+		if (r->kind == READY_MESSAGE)
+			discard(r->msg);
+		else if (r->kind == READY_ACCEPT)
+			wire_cut(r->wire);
 	}
+	l->ready_n = 0;
 }

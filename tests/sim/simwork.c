@@ -7,26 +7,33 @@
 #include <stdlib.h>
 
 struct work_pool {
-	struct work *first;
 	size_t queued, queue_max;
 };
 
-static struct work_pool *the_pool;
+static struct entry {
+	struct entry *next;
+	struct work *work;
+	struct work_pool *pool;
+	uint64_t number;
+} * entries;
 
-static void run(void *arg, uint64_t epoch)
+static void run(void *arg, uint64_t number)
 {
 	static uint64_t sender = 1 << 20;
-	struct work *w = arg, **p;
+	struct entry *e, **p;
 
-	if (epoch != sim_epoch)
-		return;
-	for (p = &the_pool->first; *p != w; p = &(*p)->next)
-		CHECK(*p);
-	*p = w->next;
-	the_pool->queued--;
+	(void)arg;
+	for (p = &entries; *p && (*p)->number != number; p = &(*p)->next)
+		;
+	e = *p;
+	if (!e)
+		return; /* its process has gone */
+	*p = e->next;
+	e->pool->queued--;
 	net_sender = sender++;
-	w->run(w);
+	e->work->run(e->work);
 	net_sender = 0;
+	free(e);
 }
 
 struct work_pool *work_pool_new(unsigned threads, size_t queue_max)
@@ -34,39 +41,47 @@ struct work_pool *work_pool_new(unsigned threads, size_t queue_max)
 	struct work_pool *p = calloc(1, sizeof(*p));
 
 	(void)threads;
-	CHECK(p && !the_pool);
+	CHECK(p);
 	p->queue_max = queue_max;
-	the_pool = p;
 	return p;
 }
 
 bool work_submit(struct work_pool *p, struct work *w)
 {
+	static uint64_t count;
 	uint64_t delay = sim_permille(100) ? sim_between(0, WORK_MAX_US) : sim_between(0, 5 * MS);
+	struct entry *e;
 
 	if (p->queued == p->queue_max)
 		return false;
+	e = malloc(sizeof(*e));
+	CHECK(e);
+	*e = (struct entry){entries, w, p, ++count};
+	entries = e;
 	p->queued++;
-	w->next = p->first;
-	p->first = w;
-	sim_at(sim_now_us + delay, run, w, sim_epoch);
+	sim_at(sim_now_us + delay, run, NULL, e->number);
 	return true;
 }
 
 void work_pool_free(struct work_pool **pp)
 {
-	CHECK(*pp == the_pool && !the_pool->first);
+	CHECK((*pp)->queued == 0);
 	free(*pp);
-	*pp = the_pool = NULL;
+	*pp = NULL;
 }
 
-void simwork_crash(void (*discard)(struct work *w))
+void simwork_crash(struct work_pool *pool, void (*discard)(struct work *w))
 {
-	struct work *w;
+	struct entry *e, **p = &entries;
 
-	while ((w = the_pool->first)) {
-		the_pool->first = w->next;
-		discard(w);
+	while ((e = *p)) {
+		if (e->pool != pool) {
+			p = &e->next;
+			continue;
+		}
+		*p = e->next;
+		discard(e->work);
+		free(e);
 	}
-	the_pool->queued = 0;
+	pool->queued = 0;
 }

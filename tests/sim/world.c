@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The server's life, the mailboxes and who changes them, and what the journal says happened. */
+/* The mailboxes and who changes them, what the journal says happened, and a run as a whole. */
 #include "tests/sim/sim.h"
 
 #include "core/base/check.h"
@@ -15,180 +15,9 @@
 #include <unistd.h>
 
 struct world world;
-uint64_t sim_epoch;
 
 static const int64_t gauges[] = {M_CONNS, M_PARKED_PING, M_PARKED_SYNC};
 static int64_t gauge_base[ARRAY_LEN(gauges)];
-
-/* ---- what the shards ask of a server (core/server.c has threads and sockets)
- * --------------------- */
-
-struct eas_context server_eas(struct server *s)
-{
-	return (struct eas_context){
-		.db = s->db,
-		.writer = s->writer,
-		.config = atomic_load(&s->config),
-		.policy_generation = atomic_load(&s->policy_generation),
-	};
-}
-
-struct tls_ctx *server_tls(struct server *s)
-{
-	(void)s;
-	return NULL;
-}
-
-/* ---- start, crash, drain
- * --------------------------------------------------------------------------- */
-
-static void open_store(void)
-{
-	struct db_options o = {.dir = world.dir,
-		.map_bytes = 32 << 20,
-		.map_bytes_max = 1ull << 30,
-		.server = true,
-		.create = true,
-		.no_sync = true};
-	char why[256];
-
-	if (db_open(&o, &world.server.db, why, sizeof(why)))
-		sim_fail(NULL, NULL, "the store does not open: %s", why);
-	world.server.writer = writer_new(world.server.db, true);
-}
-
-void world_start(void)
-{
-	static const enum listener_kind kind = LISTENER_HTTP;
-	struct server *s = &world.server;
-	const int listener = -1;
-	char why[256] = "";
-
-	sim_epoch++;
-	atomic_store(&s->config, world.config);
-	atomic_store(&s->policy_generation, eas_policy_generation(world.config));
-	atomic_store(&s->draining, false);
-	atomic_store(&s->wall_offset_ms, (int64_t)1700000000000);
-	s->id_seed = sim_random();
-	s->shard_count = world.shards;
-	s->presence = presence_new();
-	s->workers = work_pool_new(4, (size_t)world.config->core_work_queue_max);
-	net_next_loop = 0;
-	for (unsigned i = 0; i < world.shards; i++) {
-		s->shards[i] = shard_new(s, i, &listener, &kind, 1, why, sizeof(why));
-		CHECK(s->shards[i]);
-	}
-	world.up = true;
-	sim_note(NULL, NULL, "server: up", 0, 0, 0);
-}
-
-/* A job or a password check of a connection that is gone owns its memory. */
-static void discard_active(struct active *a)
-{
-	if (a->slot == WAITER_NONE)
-		conn_active_free(a->shard, a);
-}
-
-static void discard_work(struct work *w)
-{
-	discard_active(container_of(w, struct job, work)->active);
-}
-
-static void discard_cred(struct cred_job *j)
-{
-	discard_active(container_of(j, struct active, cred));
-}
-
-static void discard_message(struct loop_msg *m)
-{
-	struct job *j;
-
-	switch ((enum shard_msg)m->kind) {
-	case MSG_JOB_DONE:
-		j = container_of(m, struct job, msg);
-		buf_free(&j->answer.body);
-		discard_active(j->active);
-		return;
-	case MSG_CRED_DONE:
-		discard_active(container_of(m, struct active, cred_msg));
-		return;
-	case MSG_SUPERSEDE:
-		free(container_of(m, struct supersede_msg, msg));
-		return;
-	default:
-		free(m); /* drain, policy: the message comes first in them */
-	}
-}
-
-/* Nothing orderly: memory is given back behind the server's back, and that is all. */
-static void tear_down(void)
-{
-	struct server *s = &world.server;
-
-	world.up = false;
-	simwork_crash(discard_work);
-	simcred_crash(discard_cred);
-	net_crash(discard_message);
-	for (unsigned i = 0; i < world.shards; i++)
-		shard_free(&s->shards[i]);
-	work_pool_free(&s->workers);
-	presence_free(&s->presence);
-	writer_free(&s->writer);
-	db_close(&s->db);
-	for (size_t i = 0; i < ARRAY_LEN(gauges); i++)
-		gauge_base[i] = metrics_sum((enum metric_id)gauges[i]);
-	sim_epoch++;
-	oracle_crashed();
-}
-
-static void start_again(void *arg, uint64_t unused)
-{
-	(void)arg, (void)unused;
-	world_start();
-}
-
-void world_crash(void)
-{
-	sim_note(NULL, NULL, "server: crash", 0, 0, 0);
-	world.crashes++;
-	world.drain_us = sim_now_us;
-	tear_down();
-	open_store();
-	world_items_check();
-	sim_at(sim_now_us + sim_between(0, 5 * SECOND), start_again, NULL, 0);
-}
-
-enum { DRAIN_GRACE_MS = 10000 };
-
-static void drained(void *arg, uint64_t began_us)
-{
-	(void)arg;
-	if (!world.up || world.drain_us != began_us)
-		return; /* it crashed meanwhile */
-	if (net_loops_running() > 0) {
-		if (sim_now_us > began_us + (DRAIN_GRACE_MS + 1500) * MS)
-			sim_fail(NULL, NULL, "the drain does not end");
-		sim_at(sim_now_us + 50 * MS, drained, NULL, began_us);
-		return;
-	}
-	sim_note(NULL, NULL, "server: drained", 0, 0, 0);
-	tear_down();
-	open_store();
-	world_items_check();
-	sim_at(sim_now_us + sim_between(0, 2 * SECOND), start_again, NULL, 0);
-}
-
-static void drain(void)
-{
-	sim_note(NULL, NULL, "server: drain begins", 0, 0, 0);
-	world.drains++;
-	world.drain_us = sim_now_us;
-	atomic_store(&world.server.draining, true);
-	for (unsigned i = 0; i < world.shards; i++)
-		shard_drain(world.server.shards[i], DRAIN_GRACE_MS);
-	oracle_everybody("drain");
-	sim_at(sim_now_us + 50 * MS, drained, NULL, sim_now_us);
-}
 
 /* ---- what the journal says
  * -------------------------------------------------------------------------- */
@@ -328,9 +157,9 @@ void world_look(void)
 	struct db_txn txn;
 	int n;
 
-	if (!world.server.db || atomic_load(&db_notify(world.server.db)->seq) <= world.journal_seen)
+	if (!world.db || atomic_load(&db_notify(world.db)->seq) <= world.journal_seen)
 		return;
-	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	CHECK(db_read(world.db, &txn) == DB_OK);
 	while ((n = journal_read(&txn, world.journal_seen, rows, ARRAY_LEN(rows))) > 0) {
 		for (int i = 0; i < n; i++)
 			learn(&rows[i], &txn);
@@ -347,7 +176,7 @@ void world_items_check(void)
 {
 	struct db_txn txn;
 
-	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	CHECK(db_read(world.db, &txn) == DB_OK);
 	if (journal_head(&txn) != world.journal_seen)
 		sim_fail(NULL, NULL, "the journal ends at %llu, not at %llu",
 			(unsigned long long)journal_head(&txn),
@@ -418,14 +247,9 @@ struct bytes world_message(unsigned i)
 	return buf_bytes(&messages[i % 3]);
 }
 
-int64_t world_wall_ms(void)
-{
-	return (int64_t)(sim_now_us / MS) + atomic_load(&world.server.wall_offset_ms);
-}
-
 bool world_write(db_write_fn *fn, void *arg)
 {
-	int err = writer_write(world.server.writer, fn, arg);
+	int err = writer_write(world.writer, fn, arg);
 
 	if (err && err != DB_NOT_FOUND && err != DB_EXISTS && err != DB_INVALID)
 		sim_fail(NULL, NULL, "a write failed: %s", db_strerror(err));
@@ -646,7 +470,7 @@ static void actor(void *arg, uint64_t unused)
 
 	if (sim_now_us >= world.end_us)
 		return;
-	if (world.server.db)
+	if (world.db)
 		act();
 	/* Bursts and pauses: half of the changes follow the one before within milliseconds. */
 	sim_at(sim_now_us + (sim_permille(500) ? sim_between(0, mean / 8 + 1)
@@ -657,24 +481,17 @@ static void actor(void *arg, uint64_t unused)
 static void policy_changes(void *arg, uint64_t unused)
 {
 	(void)arg, (void)unused;
-	if (!world.up || atomic_load(&world.server.draining))
+	if (!world.up || atomic_load(&world.server->draining))
 		return;
+	if (life_upgrades()) {
+		sim_at(sim_now_us + SECOND, policy_changes, NULL, 0);
+		return;
+	}
 	sim_note(NULL, NULL, "server: policy changed", 0, 0, 0);
 	world.policy_us = sim_now_us;
 	for (unsigned i = 0; i < world.shards; i++)
-		shard_policy_changed(world.server.shards[i]);
-	oracle_everybody("policy");
-}
-
-static void blow(void *arg, uint64_t orderly)
-{
-	(void)arg;
-	if (!world.up || atomic_load(&world.server.draining))
-		return;
-	if (orderly)
-		drain();
-	else
-		world_crash();
+		shard_policy_changed(world.server->shards[i]);
+	oracle_everybody("policy", 0);
 }
 
 /* ---- a run
@@ -741,16 +558,15 @@ void world_make(uint64_t seed, const struct sim_options *o)
 		perror(world.dir);
 		exit(1);
 	}
-	open_store();
-	atomic_store(&world.server.wall_offset_ms, (int64_t)1700000000000);
+	life_open_store();
 	for (unsigned i = 0; i < world.box_count; i++) {
 		world.boxes[i].index = i;
 		snprintf(world.boxes[i].address, sizeof(world.boxes[i].address),
 			"user%u@example.org", i);
 	}
-	CHECK(writer_write(world.server.writer, make_boxes, NULL) == DB_OK);
+	CHECK(writer_write(world.writer, make_boxes, NULL) == DB_OK);
 	/* The standard folders have no rows in the journal to be learnt from. */
-	CHECK(db_read(world.server.db, &txn) == DB_OK);
+	CHECK(db_read(world.db, &txn) == DB_OK);
 	for (unsigned i = 0; i < world.box_count; i++) {
 		struct box *b = &world.boxes[i];
 		struct folder f;
@@ -784,11 +600,13 @@ void world_live(void)
 		phone_begin(&world.phones[i]);
 	sim_at(sim_now_us, actor, NULL, 0);
 	for (unsigned n = sim_below(3); n; n--)
-		sim_at(sim_now_us + sim_between(span / 10, span), blow, NULL, 0);
+		sim_at(sim_now_us + sim_between(span / 10, span), life_blow, NULL, 0);
 	for (unsigned n = sim_below(3); n; n--)
-		sim_at(sim_now_us + sim_between(span / 10, span), blow, NULL, 1);
+		sim_at(sim_now_us + sim_between(span / 10, span), life_blow, NULL, 1);
 	for (unsigned n = sim_below(3); n; n--)
 		sim_at(sim_now_us + sim_between(span / 10, span), policy_changes, NULL, 0);
+	for (unsigned n = sim_below(6); n; n--)
+		sim_at(sim_now_us + sim_between(span / 10, span), life_upgrade, NULL, 0);
 }
 
 void world_rest(void)
@@ -804,7 +622,7 @@ void world_rest(void)
 	if (!world.up)
 		sim_fail(NULL, NULL, "the server did not come up again");
 	for (unsigned i = 0; i < world.shards; i++)
-		oracle_shard(world.server.shards[i], true);
+		oracle_shard(world.server->shards[i], true);
 	for (size_t i = 0; i < ARRAY_LEN(gauges); i++)
 		if (metrics_sum((enum metric_id)gauges[i]) != gauge_base[i])
 			sim_fail(NULL, NULL, "gauge %zu is off by %lld", i,
@@ -821,7 +639,7 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 
 void world_free(void)
 {
-	tear_down();
+	life_tear_down();
 	sim_clear();
 	requests_free();
 	wires_free();
