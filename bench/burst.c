@@ -8,14 +8,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BURST_BATCH = 256 }; /* changes per transaction */
+enum { BURST_BATCH = 256, MAIL_BATCH = 4096 }; /* changes per transaction; mails at a time */
 
 struct burst {
 	struct bench *b;
+	bool list;           /* one mail to all */
+	uint32_t *users;     /* all of them, in order */
 	uint64_t *commit_ns; /* per user */
 	uint64_t *took;      /* per phone */
 	uint8_t *woken;      /* per phone: fleet_woken before */
-	uint64_t first_ns, first_commit_ns, delivered_ns, last_ns;
+	uint64_t first_ns, first_commit_ns, delivered_ns, first_seen_ns, last_ns;
 	uint32_t surplus; /* before */
 	uint32_t missed, doubled;
 };
@@ -46,25 +48,28 @@ static bool wait_answered(struct bench *b, uint32_t least, struct fleet_status *
 static bool commit_all(struct burst *u)
 {
 	struct bench *b = u->b;
-	uint32_t users[BURST_BATCH], committed = 0; /* phones */
+	uint32_t per = u->list     ? b->list_max
+		       : b->mailer ? MAIL_BATCH
+				   : BURST_BATCH,
+		 committed = 0; /* phones */
 	struct fleet_status s;
 	char why[WHY];
-	uint64_t at;
 
+	/* Over its connections at once. */
+	if (u->list && b->mailer)
+		per = MAIL_BATCH > per ? MAIL_BATCH / per * per : per;
 	u->first_ns = clock_mono_ns();
-	for (uint32_t i = 0; i < b->users && !bench_interrupted; i += BURST_BATCH) {
-		uint32_t k = b->users - i < BURST_BATCH ? b->users - i : BURST_BATCH;
+	for (uint32_t i = 0; i < b->users && !bench_interrupted; i += per) {
+		uint32_t k = b->users - i < per ? b->users - i : per;
 
-		for (uint32_t j = 0; j < k; j++) {
-			users[j] = i + j;
-			committed += bench_phones_of_user(b, i + j);
-		}
-		if (!bench_change(b, users, k, &at, why, sizeof(why)))
-			return bench_failed(b, "%s", why);
-		if (!u->first_commit_ns)
-			u->first_commit_ns = at;
 		for (uint32_t j = 0; j < k; j++)
-			u->commit_ns[i + j] = at;
+			committed += bench_phones_of_user(b, i + j);
+		if (!(u->list ? bench_change_list : bench_change)(
+			    b, u->users + i, k, u->commit_ns + i, why, sizeof(why)))
+			return bench_failed(b, "%s", why);
+		for (uint32_t j = 0; j < k; j++)
+			if (!u->first_commit_ns || u->commit_ns[i + j] < u->first_commit_ns)
+				u->first_commit_ns = u->commit_ns[i + j];
 		bench_progress("burst: %u of %u changes committed", i + k, b->users);
 		if (committed > BENCH_UNANSWERED_MAX &&
 			!wait_answered(b, committed - BENCH_UNANSWERED_MAX, &s))
@@ -75,10 +80,16 @@ static bool commit_all(struct burst *u)
 	return !bench_interrupted;
 }
 
+static const char *kind_of(const struct burst *u)
+{
+	return u->list ? "burst_list" : "burst";
+}
+
 /* Each phone must have been answered once: with status 2, its inbox, and after its change. */
 static bool judge(struct burst *u, const struct fleet_status *s)
 {
 	struct bench *b = u->b;
+	char name[64];
 
 	for (uint32_t i = 0; i < b->phones; i++) {
 		uint64_t came_ns = fleet_came_ns(b->fleet, i);
@@ -91,11 +102,15 @@ static bool judge(struct burst *u, const struct fleet_status *s)
 		u->doubled += times > 1;
 		if (came_ns > u->last_ns)
 			u->last_ns = came_ns;
-		u->took[i] = came_ns - u->commit_ns[i % b->users];
+		if (came_ns && came_ns < u->first_seen_ns)
+			u->first_seen_ns = came_ns;
+		u->took[i] = bench_since(came_ns, u->commit_ns[i % b->users]);
 	}
 	u->doubled += s->surplus - u->surplus;
-	figure(b, "burst_missed", u->missed, "phones", b->phones, "not answered");
-	figure(b, "burst_doubled", u->doubled, "phones", b->phones,
+	snprintf(name, sizeof(name), "%s_missed", kind_of(u));
+	figure(b, name, u->missed, "phones", b->phones, "not answered");
+	snprintf(name, sizeof(name), "%s_doubled", kind_of(u));
+	figure(b, name, u->doubled, "phones", b->phones,
 		"woken again for the same change, or answered without having asked");
 	if (u->missed || u->doubled || s->answered != b->phones)
 		return bench_failed(b, "%u of %u phones were woken, %u missed, %u doubled: %s",
@@ -106,29 +121,47 @@ static bool judge(struct burst *u, const struct fleet_status *s)
 static void show(struct burst *u, uint64_t cpu_ns)
 {
 	struct bench *b = u->b;
+	const char *kind = kind_of(u), *of = b->mailer ? "250" : "commit";
+	uint64_t begin_ns = u->first_commit_ns;
+	char name[64];
 
-	figure(b, "burst_time_to_last", (double)(u->last_ns - u->first_ns) / 1e6, "ms", b->phones,
-		"first write begun to last phone woken; %u changes, %u per commit", b->users,
-		BURST_BATCH);
-	figure(b, "burst_commits", (double)(u->delivered_ns - u->first_ns) / 1e6, "ms", b->users,
-		"of that: committing, by this program%s",
+	/* By mail a phone may hear of its change before the 250 is read. */
+	if (u->first_seen_ns < begin_ns)
+		begin_ns = u->first_seen_ns;
+	snprintf(name, sizeof(name), "%s_time_to_last", kind);
+	figure(b, name, (double)(u->last_ns - u->first_ns) / 1e6, "ms", b->phones,
+		"first write begun to last phone woken; %s %u%s, %u at a time",
+		u->list ? "one mail to" : "one each for", b->users, b->mailer ? " by mail" : "",
+		u->list     ? b->list_max
+		: b->mailer ? MAIL_BATCH
+			    : BURST_BATCH);
+	snprintf(name, sizeof(name), "%s_commits", kind);
+	figure(b, name, (double)(u->delivered_ns - u->first_ns) / 1e6, "ms", b->users,
+		"of that: making the changes, by this program%s",
 		b->phones > BENCH_UNANSWERED_MAX ? ", which waits for the phones" : "");
-	figure(b, "burst_wake_rate", b->phones / ((double)(u->last_ns - u->first_commit_ns) / 1e9),
-		"wakes/s", b->phones,
-		"from the first commit to the last phone; committing and 1 client on this machine");
+	snprintf(name, sizeof(name), "%s_wake_rate", kind);
+	figure(b, name, b->phones / ((double)(u->last_ns - begin_ns) / 1e9), "wakes/s", b->phones,
+		"from the first %s to the last phone; changes and 1 client on this machine", of);
+	snprintf(name, sizeof(name), "%s_cpu_per_wake", kind);
 	if (cpu_ns)
-		figure(b, "burst_cpu_per_wake", (double)cpu_ns / 1e3 / b->phones, "us", b->phones,
-			"server CPU");
-	bench_show_latencies(b, "burst_commit_to_phone", u->took, b->phones,
-		"own commit to answer at the phone");
+		figure(b, name, (double)cpu_ns / 1e3 / b->phones, "us", b->phones, "server CPU%s",
+			b->mailer      ? ", with taking the mail"
+			: b->publisher ? ", with taking the POST"
+				       : "");
+	snprintf(name, sizeof(name), "%s_%s_to_phone", kind, of);
+	bench_show_latencies(b, name, u->took, b->phones,
+		b->mailer      ? "own 250 to answer at the phone; 0 where the phone had it before"
+		: b->publisher ? "publishing begun to answer at the phone"
+			       : "own commit to answer at the phone");
 	if (!bench_metrics(b, &b->after))
 		return;
-	figure(b, "burst_syscalls_per_wake",
+	snprintf(name, sizeof(name), "%s_syscalls_per_wake", kind);
+	figure(b, name,
 		(metrics_value(&b->after, "roost_ring_enter_total", NULL) -
 			metrics_value(&b->before, "roost_ring_enter_total", NULL)) /
 			b->phones,
 		"calls", b->phones, "io_uring_enter and poll of all shards");
-	bench_server_latency(b, "burst");
+	bench_server_latency(b, kind);
 }
 
 static bool burst_round(struct burst *u)
@@ -140,9 +173,10 @@ static bool burst_round(struct burst *u)
 
 	if (!bench_park(b, b->phones, "parking again"))
 		return false;
-	bench_pause_ms(300);
+	bench_pause_ms(b->rest_ms > 300 ? b->rest_ms : 300);
 	u->missed = u->doubled = 0;
 	u->first_commit_ns = u->last_ns = 0;
+	u->first_seen_ns = UINT64_MAX;
 	for (uint32_t i = 0; i < b->phones; i++)
 		u->woken[i] = fleet_woken(b->fleet, i);
 	fleet_status(b->fleet, &s);
@@ -167,7 +201,7 @@ static bool burst_round(struct burst *u)
 	return true;
 }
 
-bool bench_wake_all(struct bench *b, uint32_t rounds)
+static bool wake_all(struct bench *b, uint32_t rounds, bool list_too)
 {
 	struct burst u = {.b = b};
 	bool ok = true;
@@ -175,19 +209,32 @@ bool bench_wake_all(struct bench *b, uint32_t rounds)
 	u.commit_ns = calloc(b->users, sizeof(*u.commit_ns));
 	u.took = calloc(b->phones, sizeof(*u.took));
 	u.woken = calloc(b->phones, sizeof(*u.woken));
-	CHECK(u.commit_ns && u.took && u.woken);
-	for (uint32_t r = 0; r < rounds && ok; r++) {
-		ok = burst_round(&u);
-		if (ok)
-			bench_note("burst: round %u of %u done", r + 1, rounds);
+	u.users = calloc(b->users, sizeof(*u.users));
+	CHECK(u.commit_ns && u.took && u.woken && u.users);
+	for (uint32_t i = 0; i < b->users; i++)
+		u.users[i] = i;
+	for (int list = 0; list <= list_too; list++) {
+		u.list = list;
+		for (uint32_t r = 0; r < rounds && ok; r++) {
+			ok = burst_round(&u);
+			if (ok)
+				bench_note("burst%s: round %u of %u done",
+					list ? ", one mail to all" : "", r + 1, rounds);
+		}
 	}
+	free(u.users);
 	free(u.woken);
 	free(u.took);
 	free(u.commit_ns);
 	return ok;
 }
 
+bool bench_wake_all(struct bench *b, uint32_t rounds)
+{
+	return wake_all(b, rounds, false);
+}
+
 bool bench_burst(struct bench *b)
 {
-	return bench_wake_all(b, b->rounds);
+	return wake_all(b, b->rounds, !b->publisher); /* a POST is for one phone */
 }

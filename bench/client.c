@@ -294,6 +294,29 @@ static void rest(struct client *c, struct phone *p)
 }
 
 /* False: closed. */
+static bool take_bytes(struct client *c, struct phone *p, uint64_t now_ns)
+{
+	uint32_t i = number_of(c, p), slot = p->slot;
+	struct buf plain = p->work->plain;
+	size_t taken;
+
+	if (plain.n == 0)
+		return true;
+	wheel_cancel(c->wheel, i);
+	/* Taken out first: the upcall may say more, close or open again. */
+	p->work->plain = (struct buf){0};
+	taken = c->ev.bytes(c->arg, i, plain.p, plain.n, now_ns);
+	if (p->slot != slot || p->state != OPEN) {
+		buf_free(&plain);
+		return false;
+	}
+	buf_consume(&plain, taken);
+	CHECK(!p->work->plain.p);
+	p->work->plain = plain;
+	return true;
+}
+
+/* False: closed. */
 static bool take_answer(struct client *c, struct phone *p, uint64_t now_ns)
 {
 	struct work *w = p->work;
@@ -303,6 +326,8 @@ static bool take_answer(struct client *c, struct phone *p, uint64_t now_ns)
 	struct buf plain;
 	int k;
 
+	if (c->ev.bytes)
+		return take_bytes(c, p, now_ns);
 	if (w->plain.n == 0)
 		return true;
 	if (!p->asked) {
@@ -725,6 +750,17 @@ void client_deafen(struct client *c, uint32_t i)
 	loop_deafen(c->loop, c->phones[i].slot);
 }
 
+void client_say(struct client *c, uint32_t i, struct bytes what, uint32_t timeout_s)
+{
+	struct phone *p = &c->phones[i];
+
+	CHECK(c->ev.bytes && client_is_open(c, i));
+	if (timeout_s)
+		wheel_arm(c->wheel, i, loop_now_ms(c->loop) + (uint64_t)timeout_s * 1000);
+	seal(c, p, what);
+	flush(c, p);
+}
+
 void client_close(struct client *c, uint32_t i)
 {
 	struct phone *p = &c->phones[i];
@@ -888,18 +924,23 @@ void client_post(struct client *c, struct loop_msg *m)
 
 bool client_parse_url(const char *url, struct client_address *out, char *why, size_t why_bytes)
 {
-	static const char *const schemes[2] = {"http://", "https://"};
+	static const struct {
+		const char *scheme, *port;
+		bool tls;
+	} schemes[] = {{"http://", "80", false}, {"https://", "443", true},
+		{"imap://", "143", false}, {"imaps://", "993", true}};
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
 	struct addrinfo *found = NULL;
-	const char *at = NULL, *host_end, *port = NULL;
+	const char *at = NULL, *host_end, *port = NULL, *usual = NULL;
 	size_t n;
 	int err;
 
 	*out = (struct client_address){0};
-	for (int tls = 0; tls < 2; tls++) {
-		n = strlen(schemes[tls]);
-		if (strncasecmp(url, schemes[tls], n) == 0) {
-			out->tls = tls;
+	for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
+		n = strlen(schemes[i].scheme);
+		if (strncasecmp(url, schemes[i].scheme, n) == 0) {
+			out->tls = schemes[i].tls;
+			usual = schemes[i].port;
 			at = url + n;
 		}
 	}
@@ -925,7 +966,7 @@ bool client_parse_url(const char *url, struct client_address *out, char *why, si
 		return false;
 	}
 	memcpy(out->host, at, n);
-	snprintf(out->port, sizeof(out->port), "%s", out->tls ? "443" : "80");
+	snprintf(out->port, sizeof(out->port), "%s", usual);
 	if (*port == ':') {
 		n = strcspn(++port, "/");
 		if (n == 0 || n >= sizeof(out->port) || strspn(port, "0123456789") < n) {

@@ -35,7 +35,7 @@ struct client_address {
 	bool tls;
 	struct sockaddr_storage to;
 };
-/* https://HOST[:PORT][/PATH] or http://...; [v6] in brackets. Resolves HOST; an IPv4 address is
+/* https://HOST[:PORT][/PATH] or http://..., imaps:// or imap://; [v6] in brackets. Resolves HOST; an IPv4 address is
  * preferred, because that is what a server on localhost listens on more often. */
 bool client_parse_url(const char *url, struct client_address *out, char *why, size_t why_bytes);
 /* HOST:PORT as the Host header wants it. */
@@ -76,6 +76,10 @@ struct client_events {
 	 * were read from the kernel. The phone may send the next request from here. */
 	void (*answered)(void *arg, uint32_t phone, const struct http_answer *a, struct bytes body,
 		uint64_t came_ns);
+	/* Not HTTP, if not NULL: all bytes that came and were not taken yet come here, and answered()
+	 * is never called. Returns how many were taken. May come before opened(), from a server that
+	 * speaks first. The phone may client_say and client_close from here. */
+	size_t (*bytes)(void *arg, uint32_t phone, const uint8_t *p, size_t n, uint64_t came_ns);
 	void (*closed)(void *arg, uint32_t phone, enum client_end end, const char *why);
 	void (*message)(void *arg, struct loop_msg *m); /* may be NULL */
 	uint64_t (*tick)(void *arg, uint64_t now_ms);   /* may be NULL */
@@ -94,6 +98,9 @@ void client_open_later(struct client *c, uint32_t phone, uint64_t after_ms);
 bool client_is_open(const struct client *c, uint32_t phone); /* opened and not closed */
 /* CHECKs that the phone is open and has no answer outstanding. timeout_s 0: waits for ever. */
 void client_request(struct client *c, uint32_t phone, struct bytes request, uint32_t timeout_s);
+/* Where bytes() is set: sends, in order with what was said before. Any bytes that come end timeout_s
+ * (0: none). */
+void client_say(struct client *c, uint32_t phone, struct bytes what, uint32_t timeout_s);
 /* Closes, without an upcall; a TLS close_notify goes before it unless reset_on_close. Fine for a
  * phone that is not open. */
 void client_close(struct client *c, uint32_t phone);

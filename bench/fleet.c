@@ -2,8 +2,10 @@
 #include "bench/fleet.h"
 
 #include "bench/eas_request.h"
+#include "bench/imap_phone.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
+#include "core/eas/wbxml.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -20,6 +22,7 @@
 	X(FOLDERS, "FolderSync from 0")                                                            \
 	X(SYNC_PRIME, "Sync key 0 of the inbox")                                                   \
 	X(SYNC, "Sync of the inbox until nothing is left")                                         \
+	X(IMAP, "IMAP, on the way to IDLE")                                                        \
 	X(PING, "Ping on its way")                                                                 \
 	X(PARKED, "Ping sent")                                                                     \
 	X(ANSWERED, "Ping answered, status 2")                                                     \
@@ -42,10 +45,15 @@ struct fleet_phone {
 };
 _Static_assert(sizeof(struct fleet_phone) <= 16, "fleet.h promises it");
 
-/* Only with `prime`. */
+/* Only with `prime` and `imap`. */
 struct priming {
-	uint32_t policy_key;
-	char *sync_key; /* while it syncs */
+	union {
+		uint32_t policy_key;
+		uint32_t exists; /* IMAP: messages in the inbox */
+	};
+	enum imap_step imap_step;
+	char *sync_key; /* while it syncs; with `sync` always */
+	char *inbox;    /* its folder id */
 };
 
 enum {
@@ -57,6 +65,7 @@ enum {
 	REQUEST_TIMEOUT_S = 120,
 	LATER_MS = 1000,
 	LATE_MS = 1000,
+	NO_POLICY = 2 /* MS-ASPROV 2.2.2.54.2 */
 };
 
 struct message {
@@ -71,7 +80,7 @@ struct fleet {
 	struct client *client;
 	pthread_t thread;
 	struct fleet_phone *phones;
-	struct priming *priming; /* per phone; NULL without `prime` */
+	struct priming *priming; /* per phone; NULL without `prime` and `imap` */
 	struct buf request, document;
 	uint32_t park_next, park_end; /* phones still to be looked at by fleet_park */
 	uint32_t wanted;              /* of the newest fleet_park */
@@ -137,6 +146,9 @@ static void forget_key(struct fleet *f, uint32_t i)
 static void fail(struct fleet *f, uint32_t i, const char *why)
 {
 	forget_key(f, i);
+	/* Without its key it must begin anew. */
+	if (f->o.sync)
+		f->phones[i].primed = false;
 	move(f, i, STATE_FAILED);
 	pthread_mutex_lock(&f->mutex);
 	snprintf(f->status.why, sizeof(f->status.why), "phone %u: %s", i, why);
@@ -155,7 +167,7 @@ static uint32_t heartbeat_of(const struct fleet *f, uint32_t i)
 static void ask(struct fleet *f, uint32_t i)
 {
 	struct fleet_phone *p = &f->phones[i];
-	char user[128], device[64], authorization[512];
+	char user[256], password[256], device[64], authorization[1024];
 	struct phone_identity who = {
 		.host = f->o.host_header,
 		.user = user,
@@ -163,10 +175,11 @@ static void ask(struct fleet *f, uint32_t i)
 		.device_id = device,
 		.device_type = "RoostBench",
 		.user_agent = "roost-bench",
-		.version = 141,
+		.version = f->o.version,
 		.policy_key = f->priming ? f->priming[i].policy_key : 0,
 	};
-	const struct bytes inbox = bytes_str("1");
+	const char *folder = f->priming ? f->priming[i].inbox : NULL;
+	const struct bytes inbox = bytes_str(folder ? folder : "1");
 	struct phone_sync sync = {
 		.folder = inbox,
 		.key = bytes_str(f->priming ? f->priming[i].sync_key : NULL),
@@ -191,7 +204,8 @@ static void ask(struct fleet *f, uint32_t i)
 	}
 	f->o.user(i % f->o.users, user, sizeof(user));
 	f->o.device(i, device, sizeof(device));
-	CHECK(phone_basic(user, f->o.password, authorization, sizeof(authorization)));
+	f->o.password(i % f->o.users, password, sizeof(password));
+	CHECK(phone_basic(user, password, authorization, sizeof(authorization)));
 	f->document.n = f->request.n = 0;
 	switch ((enum state)p->state) {
 	case STATE_POLICY_ASK:
@@ -239,10 +253,93 @@ static enum state first_state(const struct fleet *f, uint32_t i)
 	return f->o.prime && !f->phones[i].primed ? STATE_POLICY_ASK : STATE_PING;
 }
 
+/* ---- IMAP ---- */
+
+static void imap_go(struct fleet *f, uint32_t i)
+{
+	struct fleet_phone *p = &f->phones[i];
+
+	if (p->state == STATE_ANSWERED && client_is_open(f->client, i)) {
+		/* It never left IDLE. */
+		atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
+		move(f, i, STATE_PARKED);
+		return;
+	}
+	client_close(f->client, i);
+	f->priming[i].imap_step = IMAP_GREETING;
+	atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
+	move(f, i, STATE_IMAP);
+	client_open(f->client, i);
+}
+
+static void imap_ask(struct fleet *f, uint32_t i)
+{
+	char user[256], password[256];
+
+	f->o.user(i % f->o.users, user, sizeof(user));
+	f->o.password(i % f->o.users, password, sizeof(password));
+	f->request.n = 0;
+	imap_say(f->priming[i].imap_step, user, password, &f->request);
+	CHECK(!f->request.failed);
+	client_say(f->client, i, buf_bytes(&f->request), REQUEST_TIMEOUT_S);
+}
+
+static void imap_exists(struct fleet *f, uint32_t i, uint32_t exists, uint64_t came_ns)
+{
+	struct fleet_phone *p = &f->phones[i];
+	bool more = exists > f->priming[i].exists;
+
+	f->priming[i].exists = exists;
+	if (!more || p->state != STATE_PARKED)
+		return;
+	atomic_fetch_add_explicit(&p->woken, 1, memory_order_relaxed);
+	atomic_store_explicit(&p->came_ns, came_ns, memory_order_release);
+	move(f, i, STATE_ANSWERED);
+}
+
+static size_t on_bytes(void *arg, uint32_t i, const uint8_t *p, size_t n, uint64_t came_ns)
+{
+	struct fleet *f = arg;
+	size_t at = 0;
+
+	for (;;) {
+		struct imap_in in;
+		enum imap_result r = imap_read(&f->priming[i].imap_step, p + at, n - at, &in);
+
+		at += in.used;
+		switch (r) {
+		case IMAP_NEED_MORE:
+			return at;
+		case IMAP_READ:
+			break;
+		case IMAP_NEXT:
+			imap_ask(f, i);
+			break;
+		case IMAP_PARKED:
+			move(f, i, STATE_PARKED);
+			break;
+		case IMAP_EXISTS:
+			imap_exists(f, i, in.exists, came_ns);
+			break;
+		case IMAP_FAILED:
+			fail(f, i, in.why);
+			client_close(f->client, i);
+			return at;
+		}
+	}
+}
+
 /* From where the phone is, on the way to a parked Ping. */
 static void go(struct fleet *f, uint32_t i)
 {
-	move(f, i, first_state(f, i));
+	if (f->o.imap) {
+		imap_go(f, i);
+		return;
+	}
+	if (f->o.sync && f->phones[i].state == STATE_ANSWERED)
+		move(f, i, STATE_SYNC);
+	else
+		move(f, i, first_state(f, i));
 	if (client_is_open(f->client, i))
 		ask(f, i);
 	else
@@ -253,6 +350,9 @@ static void on_opened(void *arg, uint32_t i)
 {
 	struct fleet *f = arg;
 
+	/* An IMAP server speaks first, and may have done so already. */
+	if (f->o.imap)
+		return;
 	if (f->phones[i].state == STATE_LATER)
 		move(f, i, first_state(f, i));
 	ask(f, i);
@@ -275,6 +375,22 @@ static bool keep_key(struct priming *p, struct bytes key)
 	return p->sync_key && key.n > 0;
 }
 
+/* Type 2 is the inbox (MS-ASCMD 2.2.3.186.3). */
+static bool keep_inbox(struct priming *k, const struct wbxml_node *changes)
+{
+	const struct wbxml_node *add = wbxml_child(changes, FOLDERHIERARCHY_Add);
+
+	free(k->inbox);
+	k->inbox = NULL;
+	for (; add && !k->inbox; add = wbxml_next_of(add, FOLDERHIERARCHY_Add)) {
+		struct bytes id = wbxml_text(add, FOLDERHIERARCHY_ServerId);
+
+		if (bytes_eq_str(wbxml_text(add, FOLDERHIERARCHY_Type), "2") && id.n)
+			k->inbox = strndup((const char *)id.p, id.n);
+	}
+	return k->inbox != NULL;
+}
+
 static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node *root)
 {
 	struct fleet_phone *p = &f->phones[i];
@@ -289,16 +405,23 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 	case STATE_POLICY_ASK:
 	case STATE_POLICY_ACKNOWLEDGE:
 		if (!phone_read_provision(root, &policy) || policy.status != 1 ||
-			policy.policy_status != 1) {
+			(policy.policy_status != 1 && policy.policy_status != NO_POLICY)) {
 			fail(f, i, "Provision failed");
 			return;
 		}
 		k->policy_key = policy.policy_key;
-		move(f, i, p->state == STATE_POLICY_ASK ? STATE_POLICY_ACKNOWLEDGE : STATE_FOLDERS);
+		move(f, i,
+			p->state == STATE_POLICY_ASK && policy.policy_status != NO_POLICY
+				? STATE_POLICY_ACKNOWLEDGE
+				: STATE_FOLDERS);
 		break;
 	case STATE_FOLDERS:
 		if (!phone_read_folder_sync(root, &folders) || folders.status != 1) {
 			fail(f, i, "FolderSync failed");
+			return;
+		}
+		if (!keep_inbox(k, folders.changes)) {
+			fail(f, i, "FolderSync names no inbox");
 			return;
 		}
 		move(f, i, STATE_SYNC_PRIME);
@@ -317,7 +440,8 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 			move(f, i, STATE_SYNC);
 			break;
 		}
-		forget_key(f, i);
+		if (!f->o.sync)
+			forget_key(f, i);
 		p->primed = true;
 		move(f, i, STATE_PING);
 	}
@@ -325,11 +449,12 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 }
 
 /* Status 2 must name the inbox and nothing else. */
-static bool names_the_inbox(const struct phone_ping *ping)
+static bool names_the_inbox(const struct fleet *f, uint32_t i, const struct phone_ping *ping)
 {
+	const char *inbox = f->priming && f->priming[i].inbox ? f->priming[i].inbox : "1";
 	const struct wbxml_node *folder = wbxml_child(ping->folders, PING_Folder);
 
-	return folder && bytes_eq_str(wbxml_text(ping->folders, PING_Folder), "1") &&
+	return folder && bytes_eq_str(wbxml_text(ping->folders, PING_Folder), inbox) &&
 	       !wbxml_next_of(folder, PING_Folder);
 }
 
@@ -359,7 +484,7 @@ static void answer_ping(
 	char why[64];
 
 	if (phone_read_ping(root, &ping) && ping.status == 2) {
-		if (!names_the_inbox(&ping)) {
+		if (!names_the_inbox(f, i, &ping)) {
 			fail(f, i, "Ping answered with other folders than were watched");
 			return;
 		}
@@ -562,7 +687,7 @@ static void block_signals(void)
 
 static void *fleet_thread(void *arg)
 {
-	static const struct client_events events = {
+	struct client_events events = {
 		.opened = on_opened,
 		.sent = on_sent,
 		.answered = on_answered,
@@ -573,6 +698,8 @@ static void *fleet_thread(void *arg)
 	struct fleet *f = arg;
 
 	block_signals();
+	if (f->o.imap)
+		events.bytes = on_bytes;
 	struct client *c = client_new(&f->o.client, &events, f, f->why, sizeof(f->why));
 
 	pthread_mutex_lock(&f->mutex);
@@ -606,8 +733,9 @@ struct fleet *fleet_start(const struct fleet_options *o, char *why, size_t why_b
 	CHECK(f);
 	f->o = *o;
 	f->phones = calloc(o->client.phones_max, sizeof(*f->phones));
-	f->priming = o->prime ? calloc(o->client.phones_max, sizeof(*f->priming)) : NULL;
-	CHECK(f->phones && (f->priming || !o->prime));
+	if (o->prime || o->imap)
+		f->priming = calloc(o->client.phones_max, sizeof(*f->priming));
+	CHECK(f->phones && (f->priming || !(o->prime || o->imap)));
 	pthread_mutex_init(&f->mutex, NULL);
 	pthread_condattr_init(&mono);
 	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
@@ -634,8 +762,11 @@ void fleet_stop(struct fleet **fp)
 	if (f->started)
 		post(f, MESSAGE_STOP, 0);
 	pthread_join(f->thread, NULL);
-	for (uint32_t i = 0; i < f->o.client.phones_max; i++)
+	for (uint32_t i = 0; i < f->o.client.phones_max; i++) {
 		forget_key(f, i);
+		if (f->priming)
+			free(f->priming[i].inbox);
+	}
 	free(f->priming);
 	pthread_cond_destroy(&f->changed);
 	pthread_mutex_destroy(&f->mutex);

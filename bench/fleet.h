@@ -18,7 +18,7 @@ struct fleet_options {
 	/* Phone i logs in as user(i % users). */
 	void (*user)(uint32_t user, char *out, size_t cap);
 	void (*device)(uint32_t phone, char *out, size_t cap);
-	const char *password;
+	void (*password)(uint32_t user, char *out, size_t cap);
 	uint32_t users;
 	uint32_t user_first, user_end; /* only phones of these exist here; 0, 0: all */
 	uint32_t heartbeat_s;
@@ -28,9 +28,14 @@ struct fleet_options {
 	/* Not ActiveSync: GET of this path with the phone's number behind it hangs until something
 	 * comes; any 200 is the answer. NULL: ActiveSync. */
 	const char *get_path;
+	/* Not ActiveSync: IMAP, hanging in IDLE until the inbox has more messages than before. It stays
+	 * in IDLE when it is asked to hang again. */
+	bool imap;
 	bool get_idle; /* the answer comes at once and the connection idles behind it */
 	bool retry;    /* phones whose connection is lost connect again after a second */
 	bool prime;    /* Provision, FolderSync and Sync over the network before the first Ping */
+	bool sync;     /* with prime: also a Sync before each further Ping */
+	int version;   /* of ActiveSync, times ten */
 };
 
 struct fleet_status {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Connect, TLS, one request, close: what that costs, with full and with resumed handshakes. */
+#include "bench/accounts.h"
 #include "bench/eas_request.h"
 #include "bench/scenario.h"
 #include "core/base/check.h"
@@ -17,19 +18,20 @@ static void visits_progress(uint32_t done)
 
 static void visit_request(const struct bench *b, struct buf *out)
 {
-	char user[128], authorization[512];
+	char user[256], password[256], authorization[1024];
 	struct phone_identity who = {
 		.host = b->host_header,
 		.user_agent = "roost-bench",
-		.version = 141,
+		.version = b->protocol_version,
 	};
 
 	if (b->get_path) {
 		phone_request_get(&who, b->get_path, out);
 		return;
 	}
-	mailroom_user(0, user, sizeof(user));
-	CHECK(phone_basic(user, MAILROOM_PASSWORD, authorization, sizeof(authorization)));
+	accounts_user(0, user, sizeof(user));
+	accounts_password(0, password, sizeof(password));
+	CHECK(phone_basic(user, password, authorization, sizeof(authorization)));
 	who.user = user;
 	who.authorization = authorization;
 	phone_request_options(&who, out);

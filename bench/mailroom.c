@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "bench/mailroom.h"
 
+#include "bench/accounts.h"
 #include "core/access/credentials.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
@@ -27,11 +28,6 @@ struct mailroom {
 	char hash[ACCOUNT_HASH_MAX];
 	struct buf message, summary;
 };
-
-void mailroom_user(uint32_t user, char *out, size_t cap)
-{
-	snprintf(out, cap, "bench%u@%s", user, MAILROOM_DOMAIN);
-}
 
 void mailroom_device(uint32_t phone, char *out, size_t cap)
 {
@@ -119,7 +115,7 @@ static int make_users(struct db_txn *txn, void *arg)
 		struct account acc;
 		char address[64];
 
-		mailroom_user(i, address, sizeof(address));
+		accounts_user(i, address, sizeof(address));
 		/* Of an earlier benchmark, perhaps; its password is the same. */
 		err = account_find(txn, bytes_str(address), &acc);
 		if (err == DB_NOT_FOUND)
@@ -216,7 +212,7 @@ static int drop_users(struct db_txn *txn, void *arg)
 		struct account acc;
 		char address[64];
 
-		mailroom_user(i, address, sizeof(address));
+		accounts_user(i, address, sizeof(address));
 		err = account_find(txn, bytes_str(address), &acc);
 		if (err == DB_OK)
 			err = account_delete(txn, bytes_str(address));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* bench/mailroom.h - benchmark accounts and their mail, written straight into the store: what a
  * mail server and hours of Provision, FolderSync and Sync would have done.
- * Accounts are bench0@roost-bench.test and so on; phone i is a device of account i % users, and has
+ * Accounts are bench0@roost-bench.test and so on (bench/accounts.h); phone i is a device of account i % users, and has
  * synced its inbox. All share one Argon2 hash of the least cost: good enough for benchmarks only.
  * Thread: one.    Memory: 8 bytes per phone and per user.    Errors: false with one line in why.
  * Cost:   writes go many to a transaction; each is durable, as the server's are. */
@@ -28,7 +28,6 @@ int64_t mailroom_fill(struct mailroom *m, char *why, size_t why_bytes);
 /* Removes the accounts that mailroom_fill made; phones left to do, 0 at the end, or -1. */
 int64_t mailroom_clear(struct mailroom *m, char *why, size_t why_bytes);
 
-void mailroom_user(uint32_t user, char *out, size_t cap);
 void mailroom_device(uint32_t phone, char *out, size_t cap);
 
 /* A message arrives in the inbox of each of users[0,n), in one transaction. commit_ns_out: when it

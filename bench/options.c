@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "bench/options.h"
 
+#include "bench/accounts.h"
 #include "bench/mailroom.h"
 #include "core/base/check.h"
+#include "core/eas/query.h"
 #include "core/version.h"
 
 #include <getopt.h>
@@ -24,8 +26,9 @@ static const char usage[] =
 	"  load        the same while changes are committed elsewhere, while phones reconnect, "
 	"and\n"
 	"              both\n"
-	"  burst       every account gets one message: wakes per second, CPU and system calls per "
-	"wake\n"
+	"  burst       every account gets one message, then one message goes to a list of all: "
+	"wakes\n"
+	"              per second, CPU and system calls per wake\n"
 	"  expire      all heartbeats run out, spread over time: each answered at its time\n"
 	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
 	"  day         steady life, compressed in time: CPU, and mail that is missed or late\n"
@@ -45,6 +48,18 @@ static const char usage[] =
 	"                           there, and changes committed; removed at the end\n"
 	"      --keep               do not remove them\n"
 	"      --prime              Provision, FolderSync and Sync over the network\n"
+	"      --account PATTERN    users, like user%d@example.test or u%05d: %d is the account's "
+	"number\n"
+	"      --password PATTERN   of them, with or without a number\n"
+	"      --first N            the number of the first account (default 0)\n"
+	"      --protocol-version V of ActiveSync: 12.1, 14.0, 14.1 (default), 16.0 or 16.1\n"
+	"      --mail TO            changes are mails to lmtp://HOST:PORT, smtp://HOST:PORT or "
+	"lmtp:/SOCKET;\n"
+	"                           implies --prime without --data, and a Sync before each Ping. "
+	"With\n"
+	"                           --spawn only \"lmtp\": by the listener of that server\n"
+	"      --url imaps://HOST:PORT  not ActiveSync: the phones hang in IMAP IDLE; needs "
+	"--mail\n"
 	"      --ca FILE            verify the certificate (default: do not)\n"
 	"\n"
 	"How much:\n"
@@ -61,6 +76,10 @@ static const char usage[] =
 	"      --poll PATH          not ActiveSync: each phone's GET of PATH and its number hangs\n"
 	"      --poll-idle PATH     the same, answered at once: connections that only idle\n"
 	"      --publish URL        changes are POSTs to this http:// URL and the phone's number\n"
+	"      --list N             burst: recipients of one mail to a list (default 1000; 100 "
+	"with\n"
+	"                           --mail TO)\n"
+	"      --rest MS            burst: pause before each round (default 300)\n"
 	"      --resume             handshakes of the phones resume a session\n"
 	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
 	"      --changes N          per second, of scenario load (default 1000)\n"
@@ -114,6 +133,13 @@ enum {
 	OPT_STAY,
 	OPT_CHANGES,
 	OPT_RECONNECTS,
+	OPT_ACCOUNT,
+	OPT_PASSWORD,
+	OPT_FIRST,
+	OPT_PROTOCOL_VERSION,
+	OPT_MAIL,
+	OPT_LIST,
+	OPT_REST,
 };
 
 static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
@@ -141,7 +167,13 @@ static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
 	{"stay", required_argument, NULL, OPT_STAY},
 	{"changes", required_argument, NULL, OPT_CHANGES},
 	{"reconnects", required_argument, NULL, OPT_RECONNECTS},
-	{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"account", required_argument, NULL, OPT_ACCOUNT},
+	{"password", required_argument, NULL, OPT_PASSWORD},
+	{"first", required_argument, NULL, OPT_FIRST},
+	{"protocol-version", required_argument, NULL, OPT_PROTOCOL_VERSION},
+	{"mail", required_argument, NULL, OPT_MAIL}, {"list", required_argument, NULL, OPT_LIST},
+	{"rest", required_argument, NULL, OPT_REST}, {"version", no_argument, NULL, 'V'},
+	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 __attribute__((format(printf, 1, 2))) static _Noreturn void die(const char *fmt, ...)
 {
@@ -162,6 +194,41 @@ static uint32_t number(const char *option, const char *text, uint32_t min, uint3
 	if (!bytes_to_u64(bytes_str(text), max, &v) || v < min)
 		die("--%s: '%s' is not a number from %u to %u", option, text, min, max);
 	return (uint32_t)v;
+}
+
+static int version_number(const char *text)
+{
+	int v = eas_version_parse(bytes_str(text));
+
+	if (v >= 121)
+		return v;
+	die("--protocol-version: '%s' is none of 12.1, 14.0, 14.1, 16.0 and 16.1", text);
+}
+
+/* How changes come about, and whose phones there are. */
+static void check_changes(struct bench *b, bool url, uint32_t list)
+{
+	bool changes = b->wake || b->load || b->burst || b->storm || b->day;
+
+	if (b->mail && b->spawn && strcmp(b->mail, "lmtp") != 0)
+		die("--mail: with --spawn only lmtp, the listener of that server");
+	if (b->mail && b->publish_url.host[0])
+		die("--mail and --publish exclude each other");
+	b->mail_own = b->mail && b->spawn;
+	if (list || (b->mail && !b->mail_own))
+		b->list_max = list ? list : 100;
+	if (changes && url && !b->data && !b->publish_url.host[0] && !b->mail)
+		die("wake, load, burst, storm and day make changes: they need --data, --mail or "
+		    "--spawn");
+	/* ActiveSync phones that nobody has synced for. */
+	if (b->mail && url && !b->data && !b->imap)
+		b->prime = true;
+	if (b->imap && (b->data || b->prime || b->publish_url.host[0] || b->poll_path))
+		die("imaps: goes with --mail only");
+	if (b->imap && (b->day || b->load || b->storm || b->handshake))
+		die("imaps: hold, grow, wake and burst only");
+	if ((b->imap || b->poll_path) && b->users < b->phones)
+		die("here every phone is a user (--users)");
 }
 
 static void choose(struct bench *b, const char *name)
@@ -187,7 +254,8 @@ static void choose(struct bench *b, const char *name)
 
 void bench_options(struct bench *b, int argc, char **argv)
 {
-	const char *url = NULL, *metrics_url = NULL;
+	const char *url = NULL, *metrics_url = NULL, *account = NULL, *password = NULL, *wrong;
+	uint32_t first = 0, list = 0;
 	char why[WHY];
 	int o;
 
@@ -299,6 +367,27 @@ void bench_options(struct bench *b, int argc, char **argv)
 		case OPT_FORCE:
 			b->force = true;
 			break;
+		case OPT_ACCOUNT:
+			account = optarg;
+			break;
+		case OPT_PASSWORD:
+			password = optarg;
+			break;
+		case OPT_FIRST:
+			first = number("first", optarg, 0, 100000000);
+			break;
+		case OPT_PROTOCOL_VERSION:
+			b->protocol_version = version_number(optarg);
+			break;
+		case OPT_MAIL:
+			b->mail = optarg;
+			break;
+		case OPT_LIST:
+			list = number("list", optarg, 1, 100000);
+			break;
+		case OPT_REST:
+			b->rest_ms = number("rest", optarg, 0, 600000);
+			break;
 		case 'V':
 			printf("roost-bench %s (%s), %s\n", roost_version, roost_commit,
 				tls_library());
@@ -332,9 +421,12 @@ void bench_options(struct bench *b, int argc, char **argv)
 		b->users = b->phones;
 	if (b->users > b->phones)
 		die("--users: more accounts (%u) than phones (%u)", b->users, b->phones);
-	if ((b->wake || b->load || b->burst || b->storm || b->day) && !b->spawn && !b->data &&
-		!b->publish_url.host[0])
-		die("wake, load, burst, storm and day make changes: they need --data or --spawn");
+	if (!accounts_set(account, password, first, &wrong))
+		die("--account, --password: %s", wrong);
+	if ((account || password || first) && (b->spawn || b->data))
+		die("--account, --password and --first belong to --url without --data");
+	b->imap = url && strncmp(url, "imap", 4) == 0;
+	check_changes(b, url != NULL, list);
 	if (b->day && (b->hold || b->grow || b->wake || b->load || b->burst || b->storm))
 		die("day goes alone");
 	if (b->day && b->users < b->phones)
@@ -351,8 +443,6 @@ void bench_options(struct bench *b, int argc, char **argv)
 	}
 	if (b->publish_url.host[0] && (b->load || b->storm || b->data || b->spawn))
 		die("--publish goes with --url, wake and burst only");
-	if (b->poll_path && b->users < b->phones)
-		die("--poll: every phone is a user");
 	/* A server that only shakes hands knows no accounts. */
 	if (!bench_needs_fleet(b) && b->get_path)
 		b->data = NULL;
@@ -364,9 +454,11 @@ json_t *bench_settings(const struct bench *b)
 
 	for (size_t i = 0; i < b->set_count; i++)
 		json_array_append_new(sets, json_string(b->sets[i]));
-	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:b, s:o}", "phones",
-		(int)b->phones, "users", (int)b->users, "parallel", (int)b->parallel, "rounds",
-		(int)b->rounds, "heartbeat_s", (int)b->heartbeat_s, "client_bytes_per_phone",
-		(int)fleet_phone_bytes(), "spawned", b->spawn, "tls", b->url.tls, "tls12_only",
-		b->tls12, "resume", b->resume, "set", sets);
+	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:b, s:s, s:b, s:i, s:o}",
+		"phones", (int)b->phones, "users", (int)b->users, "parallel", (int)b->parallel,
+		"rounds", (int)b->rounds, "heartbeat_s", (int)b->heartbeat_s,
+		"client_bytes_per_phone", (int)fleet_phone_bytes(), "spawned", b->spawn, "tls",
+		b->url.tls, "tls12_only", b->tls12, "resume", b->resume, "mail",
+		b->mail ? b->mail : "", "imap", b->imap, "protocol_version", b->protocol_version,
+		"set", sets);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The phones of a run: one fleet, or two where some are watched while the others come and go. */
+#include "bench/accounts.h"
 #include "bench/scenario.h"
 #include "core/base/clock.h"
 
@@ -50,12 +51,15 @@ bool bench_fleet_begin(struct bench *b)
 {
 	struct fleet_options o = {
 		.host_header = b->host_header,
-		.user = mailroom_user,
+		.user = accounts_user,
 		.device = mailroom_device,
-		.password = MAILROOM_PASSWORD,
+		.password = accounts_password,
 		.users = b->users,
 		.heartbeat_s = b->heartbeat_s,
 		.prime = b->prime,
+		.sync = b->prime && !b->data,
+		.version = b->protocol_version,
+		.imap = b->imap,
 		.get_path = b->poll_path,
 		.get_idle = b->poll_idle,
 		.retry = b->load || b->storm || b->day,

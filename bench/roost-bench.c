@@ -64,6 +64,8 @@ int main(int argc, char **argv)
 		.day_s = 90,
 		.changes_per_s = 1000,
 		.reconnects_per_s = 500,
+		.protocol_version = 141,
+		.list_max = 1000,
 	};
 	struct bench *b = &bench;
 	struct sigaction sa = {.sa_handler = on_signal};

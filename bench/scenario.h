@@ -7,6 +7,7 @@
 
 #include "bench/figures.h"
 #include "bench/fleet.h"
+#include "bench/mailer.h"
 #include "bench/mailroom.h"
 #include "bench/publish.h"
 #include "bench/target.h"
@@ -29,8 +30,14 @@ struct bench {
 	bool spawn, keep, prime, force, tls12, resume, tune;
 	bool hold, grow, wake, load, burst, expire, handshake, storm, day;
 	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
-	bool poll_idle;
-	struct client_address publish_url; /* host "": changes go to the store */
+	bool poll_idle, imap;
+	uint32_t rest_ms;                  /* before each round of burst */
+	struct client_address publish_url; /* host "": changes go another way */
+	const char *mail;                  /* to where changes go by mail; NULL: another way */
+	bool mail_own;                     /* to the LMTP listener of the spawned server */
+	char mail_own_set[300], mail_own_to[300];
+	uint32_t list_max;    /* recipients of one mail to a list */
+	int protocol_version; /* of ActiveSync, times ten */
 	const char *sets[SETS_MAX + 1];
 	size_t set_count;
 	uint32_t compress, day_s;
@@ -49,6 +56,7 @@ struct bench {
 
 	struct mailroom *mailroom;
 	struct publisher *publisher;
+	struct mailer *mailer;
 	/* Storms and load: the phones of the first `watched` users, whose wakes are measured, have a
 	 * fleet and so a thread of their own: how busy the others' is must not count. */
 	uint32_t watched;
@@ -105,11 +113,19 @@ bool bench_server_begin(struct bench *b);
 void bench_server_end(struct bench *b);
 /* False: no metrics, or they cannot be had (said once). */
 bool bench_metrics(struct bench *b, struct metrics_page *page);
-/* One change for each of these users. at_ns_out: when it was durable; with a publisher, when sending
- * it began. */
+/* One change for each of these users. at_ns_out[i]: when it was durable; by mail, when its 250 had been
+ * read (a phone may hear of it before: see bench_since); with a publisher, when sending began. */
 bool bench_change(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out, char *why,
 	size_t why_bytes);
-/* Phones [first, first + n) have synced their changes. */
+/* The same as one mail to a list of them, or where the server takes no more, a few. */
+bool bench_change_list(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out,
+	char *why, size_t why_bytes);
+static inline uint64_t bench_since(uint64_t came_ns, uint64_t at_ns)
+{
+	return came_ns > at_ns ? came_ns - at_ns : 0;
+}
+/* Phones [first, first + n) have synced their changes; or they do it themselves before their next
+ * Ping. */
 bool bench_caught_up(struct bench *b, uint32_t first, uint32_t n, char *why, size_t why_bytes);
 /* The same for all phones of one account, also those that do not hang yet. */
 bool bench_caught_up_user(struct bench *b, uint32_t user, char *why, size_t why_bytes);

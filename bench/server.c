@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The server of a run, spawned or somebody else's; its accounts; whether the machine suffices. */
+#include "bench/accounts.h"
 #include "bench/scenario.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
 #include <stdio.h>
+
+/* Enough to make group commits of it; a server takes so many without being asked. */
+enum { MAIL_CONNECTIONS = 32 };
 
 bool bench_metrics(struct bench *b, struct metrics_page *page)
 {
@@ -41,6 +45,21 @@ static bool fill_store(struct bench *b)
 	return !bench_interrupted;
 }
 
+/* The server's listener is there by now. */
+static bool mail_begin(struct bench *b)
+{
+	char why[WHY];
+
+	if (b->mail_own) {
+		snprintf(b->mail_own_to, sizeof(b->mail_own_to), "lmtp:%s/lmtp", b->server.dir);
+		b->mail = b->mail_own_to;
+	}
+	if (!b->mail)
+		return true;
+	b->mailer = mailer_open(b->mail, MAIL_CONNECTIONS, accounts_user, why, sizeof(why));
+	return b->mailer || bench_failed(b, "%s", why);
+}
+
 bool bench_server_begin(struct bench *b)
 {
 	char why[WHY], url[64];
@@ -51,6 +70,11 @@ bool bench_server_begin(struct bench *b)
 			return bench_failed(b, "%s", why);
 		b->data = b->server.data;
 	}
+	if (b->mail_own && b->set_count < SETS_MAX) {
+		snprintf(b->mail_own_set, sizeof(b->mail_own_set), "listen.lmtp=unix:%s/lmtp",
+			b->server.dir);
+		b->sets[b->set_count++] = b->mail_own_set;
+	}
 	if (b->data && !fill_store(b))
 		return false;
 	if (b->publish_url.host[0]) {
@@ -59,7 +83,7 @@ bool bench_server_begin(struct bench *b)
 			return bench_failed(b, "%s", why);
 	}
 	if (!b->spawn)
-		return true;
+		return mail_begin(b);
 	if (((b->day && b->compress > 8) || b->expire) && b->set_count < SETS_MAX)
 		b->sets[b->set_count++] = "push.heartbeat_min_s=8";
 	/* Above the default, and with room: listeners are shared by address, not evenly. */
@@ -81,7 +105,7 @@ bool bench_server_begin(struct bench *b)
 	CHECK(client_parse_url(url, &b->metrics_url, why, sizeof(why)));
 	b->has_metrics = true;
 	bench_note("server: %s, pid %d, %s:%s", program, (int)b->pid, b->url.host, b->url.port);
-	return true;
+	return mail_begin(b);
 }
 
 bool bench_needs_fleet(const struct bench *b)
@@ -119,22 +143,58 @@ bool bench_machine_check(struct bench *b)
 	return false;
 }
 
+static bool in_store(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out,
+	char *why, size_t why_bytes)
+{
+	uint64_t at;
+
+	if (!mailroom_deliver(b->mailroom, users, n, &at, why, why_bytes))
+		return false;
+	for (size_t i = 0; i < n; i++)
+		at_ns_out[i] = at;
+	return true;
+}
+
 bool bench_change(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out, char *why,
 	size_t why_bytes)
 {
-	if (b->publisher)
-		return publisher_send(b->publisher, users, n, at_ns_out, why, why_bytes);
-	return mailroom_deliver(b->mailroom, users, n, at_ns_out, why, why_bytes);
+	uint64_t at;
+
+	if (b->publisher) {
+		if (!publisher_send(b->publisher, users, n, &at, why, why_bytes))
+			return false;
+		for (size_t i = 0; i < n; i++)
+			at_ns_out[i] = at;
+		return true;
+	}
+	if (b->mailer)
+		return mailer_send(b->mailer, users, n, at_ns_out, why, why_bytes);
+	return in_store(b, users, n, at_ns_out, why, why_bytes);
+}
+
+bool bench_change_list(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out,
+	char *why, size_t why_bytes)
+{
+	CHECK(!b->publisher);
+	if (b->mailer)
+		return mailer_send_list(
+			b->mailer, users, n, b->list_max, at_ns_out, why, why_bytes);
+	for (size_t i = 0, k; i < n; i += k) {
+		k = n - i < b->list_max ? n - i : b->list_max;
+		if (!in_store(b, users + i, k, at_ns_out + i, why, why_bytes))
+			return false;
+	}
+	return true;
 }
 
 bool bench_caught_up(struct bench *b, uint32_t first, uint32_t n, char *why, size_t why_bytes)
 {
-	return b->publisher || mailroom_catch_up(b->mailroom, first, n, why, why_bytes);
+	return !b->mailroom || mailroom_catch_up(b->mailroom, first, n, why, why_bytes);
 }
 
 bool bench_caught_up_user(struct bench *b, uint32_t user, char *why, size_t why_bytes)
 {
-	return b->publisher || mailroom_catch_up_user(b->mailroom, user, why, why_bytes);
+	return !b->mailroom || mailroom_catch_up_user(b->mailroom, user, why, why_bytes);
 }
 
 uint32_t bench_phones_of_user(const struct bench *b, uint32_t user)
@@ -162,6 +222,7 @@ void bench_server_end(struct bench *b)
 	}
 	mailroom_close(&b->mailroom);
 	publisher_close(&b->publisher);
+	mailer_close(&b->mailer);
 	if (b->spawn)
 		target_stop(&b->server);
 	metrics_free(&b->before);

@@ -46,7 +46,7 @@ static bool wake_one(struct bench *b, struct latencies *l)
 		return bench_failed(b, "phone %u was not woken within %d s: %s", phone,
 			WAKE_PATIENCE_MS / 1000, s.why);
 	l->from_begin[l->n] = fleet_came_ns(fleet, phone) - begun_ns;
-	l->from_commit[l->n++] = fleet_came_ns(fleet, phone) - commit_ns;
+	l->from_commit[l->n++] = bench_since(fleet_came_ns(fleet, phone), commit_ns);
 	l->woken += count;
 	if (!bench_caught_up_user(b, user, why, sizeof(why)))
 		return bench_failed(b, "%s", why);
@@ -64,9 +64,14 @@ static void show(struct bench *b, const char *name, struct latencies *l, uint64_
 	snprintf(full, sizeof(full), "%s_write_to_phone", name);
 	bench_show_latencies(b, full, l->from_begin, l->n,
 		b->publisher ? "publishing begun to answer read and decrypted by the phone"
+		: b->mailer  ? "mail begun to answer read and decrypted by the phone"
 			     : "writing begun, so with the fsync, to answer read and decrypted");
-	snprintf(full, sizeof(full), "%s_commit_to_phone", name);
-	if (!b->publisher)
+	snprintf(full, sizeof(full), "%s_%s_to_phone", name, b->mailer ? "250" : "commit");
+	if (b->mailer)
+		bench_show_latencies(b, full, l->from_commit, l->n,
+			"250 for the mail read to answer read and decrypted by the phone; 0 where "
+			"the phone had it before");
+	else if (!b->publisher)
 		bench_show_latencies(b, full, l->from_commit, l->n,
 			"durable commit to answer read and decrypted by the phone; one of all at a "
 			"time");
@@ -89,7 +94,9 @@ static void show(struct bench *b, const char *name, struct latencies *l, uint64_
 	snprintf(full, sizeof(full), "%s_cpu_single", name);
 	if (cpu_ns)
 		figure(b, full, (double)cpu_ns / 1e3 / (double)l->woken, "us", l->woken,
-			"server CPU per single wake and the Ping after it, metrics included");
+			"server CPU per single wake and the Ping after it, metrics included%s%s",
+			b->mailer ? ", and taking the mail" : "",
+			b->mailer && !b->mailroom && !b->imap ? ", and the phone's Sync" : "");
 }
 
 bool bench_wake_some(struct bench *b, const char *name, uint32_t wakes, struct wake_quantiles *out)
