@@ -60,9 +60,10 @@ commit() {
 	run "$B/bench/bench_commit" --header --seconds "$SECONDS_EACH" --threads 1 --window 1 >"$work/1"
 	run "$B/bench/bench_commit" --seconds "$SECONDS_EACH" --threads 4 --window 32 >"$work/2"
 	run "$B/bench/bench_commit" --seconds "$SECONDS_EACH" --threads 4 --window 256 >"$work/3"
-	run "$B/bench/bench_commit" --seconds "$SECONDS_EACH" --processes 4 --threads 1 --window 64 >"$work/4"
-	cat "$work"/[1-4] | grep -v '^{'
-	cat "$work"/[1-4] | grep '^{' >>"$OUT/commit.jsonl"
+	run "$B/bench/bench_commit" --seconds "$SECONDS_EACH" --threads 4 --window 1024 >"$work/4"
+	run "$B/bench/bench_commit" --seconds "$SECONDS_EACH" --processes 4 --threads 1 --window 64 >"$work/5"
+	cat "$work"/[1-5] | grep -v '^{'
+	cat "$work"/[1-5] | grep '^{' >>"$OUT/commit.jsonl"
 }
 
 # The floor under a wake in a burst: bare sends of as many bytes.

@@ -44,6 +44,7 @@ struct handle {
 	MDB_cursor *cursor;
 	bool cursor_bound; /* to this run of txn */
 	uint64_t touched;  /* write only: puts and deletes so far */
+	uint64_t bytes;    /* write only: of the values put */
 	uint64_t base_seq; /* write only: the journal's head at the beginning */
 };
 
@@ -386,6 +387,13 @@ uint64_t txn_touched(const struct db_txn *txn)
 	return h->touched;
 }
 
+uint64_t txn_bytes(const struct db_txn *txn)
+{
+	const struct handle *h = txn->mdb;
+
+	return h->bytes;
+}
+
 int rows_get(struct db_txn *txn, struct bytes key, struct bytes *value_out)
 {
 	struct handle *h = txn->mdb;
@@ -408,6 +416,7 @@ static int put(struct db_txn *txn, struct bytes key, struct bytes value, unsigne
 	if (txn->err)
 		return txn->err;
 	h->touched++;
+	h->bytes += value.n;
 	rc = mdb_put(h->txn, txn->db->dbi, &k, &v, flags);
 	return rc ? txn_fail(txn, from_mdb(rc)) : DB_OK;
 }

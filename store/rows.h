@@ -30,5 +30,7 @@ int rows_last(struct db_txn *txn, struct bytes *key_out, struct bytes *value_out
 int txn_fail(struct db_txn *txn, int err);
 /* Grows with every put and delete: a write that failed without moving it left no trace. */
 uint64_t txn_touched(const struct db_txn *txn);
+/* Bytes of the values put so far. */
+uint64_t txn_bytes(const struct db_txn *txn);
 
 #endif

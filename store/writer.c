@@ -29,10 +29,9 @@ struct writer {
 static struct write closed_mark;
 
 struct batch {
-	struct write *ops[WRITER_BATCH_MAX];
-	int errs[WRITER_BATCH_MAX];
-	size_t n;
-	bool alone; /* some op failed after it had written: the batch cannot be kept */
+	struct write **ops;
+	size_t n, ran; /* ran: those that succeeded or wrote nothing; ops[ran] failed if any did */
+	bool alone;    /* it failed after it had written: the batch cannot be kept */
 };
 
 static long futex(_Atomic uint32_t *word, int op, uint32_t value)
@@ -183,50 +182,66 @@ static int batch_run(struct db_txn *txn, void *arg)
 	struct batch *b = arg;
 
 	b->alone = false;
-	for (size_t i = 0; i < b->n; i++) {
+	for (b->ran = 0; b->ran < b->n; b->ran++) {
+		struct write *op = b->ops[b->ran];
 		uint64_t before = txn_touched(txn);
-		int err = b->ops[i]->fn(txn, b->ops[i]->arg);
 
+		if (b->ran && txn_bytes(txn) >= WRITER_BATCH_BYTES)
+			break;
+		op->err = op->fn(txn, op->arg);
 		if (txn->err)
 			return txn->err; /* map or disk full, damage: not this op's alone */
-		b->errs[i] = err;
 		/* A refusal that wrote nothing (most are: not found, exists) leaves the batch as
 		 * it was, so it costs nobody else a commit of his own. */
-		if (err && txn_touched(txn) != before) {
+		if (op->err && txn_touched(txn) != before) {
 			b->alone = true;
-			return err;
+			return op->err;
 		}
 	}
 	return DB_OK;
 }
 
+/* Whether others of a batch that failed so may yet succeed: a huge write does not fit where small
+ * ones do, one mailbox is damaged and others are not. */
+static bool may_be_one(const struct batch *b, int err)
+{
+	return b->n > 1 && (b->alone || err == DB_MAP_FULL || err == DB_DISK_FULL ||
+				   err == DB_INVALID || err == DB_CORRUPT);
+}
+
+/* Only who caused a failure bears it: those before it are tried again without it, it alone, and
+ * then those behind it. A commit that fails names nobody: halves. */
+static void write_ops(struct writer *w, struct write **ops, size_t n)
+{
+	while (n) {
+		struct batch b = {.ops = ops, .n = n};
+		int err = db_write(w->db, batch_run, &b);
+		size_t done = err ? n : b.ran;
+
+		if (err && may_be_one(&b, err)) {
+			done = b.ran == n ? n / 2 : b.ran ? b.ran : 1;
+			write_ops(w, ops, done);
+		} else {
+			for (size_t i = 0; i < done; i++)
+				finish(ops[i], err ? err : ops[i]->err);
+		}
+		ops += done;
+		n -= done;
+	}
+}
+
 bool writer_step(struct writer *w, bool wait)
 {
-	struct batch b = {.n = 0};
-	int err;
+	struct write *ops[WRITER_BATCH_MAX];
+	size_t n = 0;
 
 	if (!queue_wait(w, wait))
 		return false;
-	while (w->queue && b.n < WRITER_BATCH_MAX) {
-		b.ops[b.n++] = w->queue;
-		w->queue = w->queue->next;
-	}
+	for (; w->queue && n < WRITER_BATCH_MAX; w->queue = w->queue->next)
+		ops[n++] = w->queue;
 	if (!w->queue)
 		w->queue_end = &w->queue;
-	if (b.n == 0)
-		return true;
-
-	err = db_write(w->db, batch_run, &b);
-	if (b.n > 1 && (b.alone || err == DB_MAP_FULL || err == DB_DISK_FULL || err == DB_INVALID ||
-			       err == DB_CORRUPT)) {
-		/* Each alone, so that only who caused it bears it: a huge write does not fit where
-		 * small ones do, one mailbox is damaged and others are not. */
-		for (size_t i = 0; i < b.n; i++)
-			finish(b.ops[i], db_write(w->db, b.ops[i]->fn, b.ops[i]->arg));
-		return true;
-	}
-	for (size_t i = 0; i < b.n; i++)
-		finish(b.ops[i], err ? err : b.errs[i]);
+	write_ops(w, ops, n);
 	return true;
 }
 

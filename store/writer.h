@@ -5,9 +5,9 @@
  *         the writer (core starts it; the store has no threads of its own).
  * Memory: a struct write belongs to its submitter and is the writer's until done() or the
  *         return of writer_write.
- * Errors: when one fn of a batch fails, a failure stays with the one that caused it: if it had
- *         written something, the batch is undone and each fn is run again alone. fn therefore must not have side effects
- *         outside the transaction and must set its outputs anew at each run.
+ * Errors: a failure stays with the fn that caused it: if it had written something, the batch is
+ *         undone and run again in parts, without it and it alone. fn therefore must not have side
+ *         effects outside the transaction and must set its outputs anew at each run.
  * Order:  writes of one submitter commit in the order of submission. */
 #ifndef ROOST_STORE_WRITER_H
 #define ROOST_STORE_WRITER_H
@@ -16,7 +16,8 @@
 
 struct writer;
 struct write {
-	struct write *next;
+	struct write *next; /* this and err are the writer's */
+	int err;
 	db_write_fn *fn;
 	void *arg;
 	/* On the writer's thread, after the commit is durable (err 0) or failed; on the
@@ -24,7 +25,9 @@ struct write {
 	void (*done)(struct write *w, int err);
 };
 
-enum { WRITER_BATCH_MAX = 256 };
+/* A batch is what waits, up to so many writes; a transaction of it begins no other once it holds so
+ * many bytes, which LMDB keeps in memory until the commit. */
+enum { WRITER_BATCH_MAX = 4096, WRITER_BATCH_BYTES = 32 << 20 };
 
 /* `inline_writes`: no thread; submit and write commit at once on the caller's thread (tools and
  * the simulation). */
@@ -33,7 +36,7 @@ void writer_free(struct writer **w);
 void writer_submit(struct writer *w, struct write *op);
 /* Waits until durable. Not from a shard. */
 int writer_write(struct writer *w, db_write_fn *fn, void *arg);
-/* Commits one batch; with `wait` sleeps until there is one. False after writer_stop when all
+/* Writes one batch; with `wait` sleeps until there is one. False after writer_stop when all
  * is written. */
 bool writer_step(struct writer *w, bool wait);
 /* From any thread: no new work is accepted (DB_CLOSED); what is queued is still written. */

@@ -204,6 +204,74 @@ static void a_write_too_large_stays_with_its_owner(void **state)
 	writer_free(&w);
 }
 
+static int large_fn(struct db_txn *txn, void *arg)
+{
+	static uint8_t body[WRITER_BATCH_BYTES / 5 * 2];
+	struct job *j = arg;
+	struct item_new n = {.item_class = ITEM_EMAIL, .body = bytes_of(body, sizeof(body))};
+
+	j->runs++;
+	return item_add(txn, j->mailbox, FOLDER_ID_INBOX, &n, 0, &j->id);
+}
+
+/* A transaction's memory has a limit: three of these are above it, so that seven are three commits. */
+static void large_writes_share_fewer_to_a_commit(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t mailbox = fixture_account(f, "a@example.org");
+	int64_t commits = metrics_sum(M_STORE_COMMITS);
+	struct writer *w = writer_new(f->db, false);
+	struct job jobs[7];
+	int order = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(jobs); i++) {
+		job_init(&jobs[i], mailbox, (int64_t)i, &order);
+		jobs[i].op.fn = large_fn;
+		writer_submit(w, &jobs[i].op);
+	}
+	assert_true(writer_step(w, true));
+	for (size_t i = 0; i < ARRAY_LEN(jobs); i++) {
+		assert_int_equal(jobs[i].err, DB_OK);
+		assert_int_equal(jobs[i].runs, 1);
+		assert_int_equal(jobs[i].done, i + 1);
+	}
+	assert_int_equal(metrics_sum(M_STORE_COMMITS) - commits, 3);
+	assert_int_equal(items(f->db, mailbox), ARRAY_LEN(jobs));
+	writer_stop(w);
+	writer_free(&w);
+}
+
+/* Several culprits in one batch: each bears his own, whatever lies between is stored, in order. */
+static void many_failures_stay_with_their_owners(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t mailbox = fixture_account(f, "a@example.org");
+	struct writer *w = writer_new(f->db, false);
+	static struct job jobs[300];
+	int order = 0;
+	uint64_t last = 0, good = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(jobs); i++) {
+		job_init(&jobs[i], mailbox, (int64_t)i, &order);
+		if (i % 37 == 0 || i == ARRAY_LEN(jobs) - 1)
+			jobs[i].what = JOB_FAIL_DIRTY;
+		writer_submit(w, &jobs[i].op);
+	}
+	assert_true(writer_step(w, true));
+	for (size_t i = 0; i < ARRAY_LEN(jobs); i++) {
+		assert_int_equal(jobs[i].done, i + 1);
+		assert_int_equal(jobs[i].err, jobs[i].what == JOB_ADD ? DB_OK : DB_EXISTS);
+		if (jobs[i].what != JOB_ADD)
+			continue;
+		assert_true(jobs[i].id > last);
+		last = jobs[i].id;
+		good++;
+	}
+	assert_int_equal(items(f->db, mailbox), good);
+	writer_stop(w);
+	writer_free(&w);
+}
+
 struct submitter {
 	struct writer *w;
 	pthread_t thread;
@@ -377,6 +445,8 @@ int main(void)
 		TEST(a_refusal_stays_with_its_owner),
 		TEST(a_failure_half_way_stays_with_its_owner),
 		TEST(a_write_too_large_stays_with_its_owner),
+		TEST(large_writes_share_fewer_to_a_commit),
+		TEST(many_failures_stay_with_their_owners),
 		TEST(many_threads_write),
 		TEST(order_of_submission_is_kept),
 		TEST(stop_loses_nothing),
