@@ -41,7 +41,7 @@ struct fleet_phone {
 	_Atomic uint8_t woken, expired; /* see fleet_woken */
 	uint8_t state;
 	bool primed : 1;
-	bool refused : 1; /* with 503, and not parked since */
+	bool refused : 1; /* with 503, since it was dropped or answered otherwise */
 };
 _Static_assert(sizeof(struct fleet_phone) <= 16, "fleet.h promises it");
 
@@ -362,10 +362,8 @@ static void on_sent(void *arg, uint32_t i)
 {
 	struct fleet *f = arg;
 
-	if (f->phones[i].state != STATE_PING)
-		return;
-	f->phones[i].refused = false;
-	move(f, i, STATE_PARKED);
+	if (f->phones[i].state == STATE_PING)
+		move(f, i, STATE_PARKED);
 }
 
 static bool keep_key(struct priming *p, struct bytes key)
@@ -536,6 +534,7 @@ static void on_answered(
 		turned_away(f, i, h);
 		return;
 	}
+	f->phones[i].refused = false;
 	if (h->status != 200) {
 		snprintf(text, sizeof(text), "HTTP %d %.*s", h->status,
 			(int)(reason.n < 200 ? reason.n : 200), (const char *)reason.p);
@@ -625,6 +624,7 @@ static bool drop_some(struct fleet *f)
 		if (s == STATE_NEW || s == STATE_LATER)
 			continue;
 		client_close(f->client, i);
+		f->phones[i].refused = false;
 		move(f, i, STATE_NEW);
 	}
 	f->drop.first = i;

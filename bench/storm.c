@@ -116,8 +116,8 @@ static bool storm_round(struct bench *b, bool resume)
 		json_array_append_new(
 			rows, json_pack("[f, i, f, f]", seconds, (int)s.parked, (double)anon / 1e6,
 				      ((double)available0 - (double)k.available) / 1e6));
-		bench_progress(
-			"storm: %u of %u phones hang after %.1f s", s.parked, b->phones, seconds);
+		bench_progress("storm: %u of %u phones hang after %.1f s, %u wait after a refusal",
+			s.parked, b->phones, seconds, s.later);
 		if (seconds > STORM_PATIENCE_S)
 			ok = bench_failed(
 				b, "the storm is not over after %d s: %s", STORM_PATIENCE_S, s.why);
@@ -133,8 +133,11 @@ static bool storm_round(struct bench *b, bool resume)
 			"connections reset at once to all of them hanging again");
 		snprintf(name, sizeof(name), "%s_rate", kind);
 		figure(b, name, gone / seconds, "phones/s", gone,
-			"both ends on this machine, %u handshakes at a time by the client",
-			b->parallel);
+			"both ends on this machine, %u handshakes at a time by the client; %u "
+			"full, "
+			"%u resumed",
+			b->parallel, (unsigned)(s.full - s0.full),
+			(unsigned)(s.resumed - s0.resumed));
 		snprintf(name, sizeof(name), "%s_cpu", kind);
 		figure(b, name, (double)cpu / 1e3 / gone, "us", gone,
 			"server CPU for each: close, accept, handshake, Ping");
@@ -155,8 +158,15 @@ static bool storm_round(struct bench *b, bool resume)
 			figure(b, name, (double)w.took[w.n - 1] / 1e3, "us", w.n,
 				"the same, the worst");
 		snprintf(name, sizeof(name), "%s_lost", kind);
-		figure(b, name, s.retried - s0.retried + s.refused - s0.refused, "connections",
-			gone, "lost or refused on the way; those phones tried again");
+		figure(b, name, s.retried - s0.retried, "connections", gone,
+			"lost on the way; those phones tried again");
+		snprintf(name, sizeof(name), "%s_refused", kind);
+		figure(b, name, s.refused - s0.refused, "phones", gone,
+			"with 503; they waited as Retry-After told them, at most %u s",
+			s.told_most_s);
+		snprintf(name, sizeof(name), "%s_refused_again", kind);
+		figure(b, name, s.refused_again - s0.refused_again, "phones", gone,
+			"of these, who had waited as told: must be none");
 		snprintf(name, sizeof(name), "%s_recovery", kind);
 		figures_series(&b->figures, name, "seconds,parked,server_anon_MB,available_fall_MB",
 			json_incref(rows));
