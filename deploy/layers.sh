@@ -34,7 +34,7 @@ only() { # header-regex allowed-file-regex name
 }
 only 'liburing' '^io/(ring|loop)\.[ch]$' liburing
 only 'wolfssl/' '^io/(tls[a-z_]*|tlsrec)\.[ch]$' wolfSSL
-only 'lmdb' '^store/db\.c$' LMDB
+only 'lmdb' '^store/db_priv\.h$' LMDB
 only 'gmime' '^core/eas/message' GMime
 only 'confuse' '^core/config\.c$' libconfuse
 only 'gumbo' '^core/eas/html_text\.c$' gumbo
