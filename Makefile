@@ -189,8 +189,9 @@ bench: all ## Every figure of bench/RESULTS.md: tables and JSON lines (bench-NAM
 	@$(MAKE) --no-print-directory $(BENCHES)
 	@B=$(B) BIN=$(BIN) ROOST_COMMIT=$(COMMIT) sh bench/run.sh $(BENCH_SCENARIOS)
 BENCH_SCENARIOS := handshake hold wake burst send load day storm commit peers grow
-.PHONY: $(BENCH_SCENARIOS:%=bench-%)
-$(BENCH_SCENARIOS:%=bench-%): bench-%: all
+BENCH_TARGETS := $(BENCH_SCENARIOS:%=bench-%) bench-million
+.PHONY: $(BENCH_TARGETS)
+$(BENCH_TARGETS): bench-%: all
 	@$(MAKE) --no-print-directory $(BENCHES)
 	@B=$(B) BIN=$(BIN) ROOST_COMMIT=$(COMMIT) sh bench/run.sh $*
 

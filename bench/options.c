@@ -252,6 +252,18 @@ static void choose(struct bench *b, const char *name)
 		die("'%s' is not a scenario", name);
 }
 
+/* Without a password, which does not belong into files of figures. */
+static void remember_command(struct bench *b, int argc, char **argv, bool has_password)
+{
+	size_t n = 0;
+
+	if (getloadavg(&b->load_average, 1) != 1)
+		b->load_average = 0;
+	for (int i = 0; i < argc && !has_password && n < sizeof(b->command); i++)
+		n += (size_t)snprintf(
+			b->command + n, sizeof(b->command) - n, "%s%s", i ? " " : "", argv[i]);
+}
+
 void bench_options(struct bench *b, int argc, char **argv)
 {
 	const char *url = NULL, *metrics_url = NULL, *account = NULL, *password = NULL, *wrong;
@@ -400,6 +412,7 @@ void bench_options(struct bench *b, int argc, char **argv)
 			exit(EXIT_USAGE);
 		}
 	}
+	remember_command(b, argc, argv, password != NULL);
 	if (optind == argc)
 		choose(b, "all");
 	while (optind < argc)
@@ -454,11 +467,12 @@ json_t *bench_settings(const struct bench *b)
 
 	for (size_t i = 0; i < b->set_count; i++)
 		json_array_append_new(sets, json_string(b->sets[i]));
-	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:b, s:s, s:b, s:i, s:o}",
+	return json_pack(
+		"{s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:b, s:b, s:b, s:s, s:b, s:i, s:s, s:f, s:o}",
 		"phones", (int)b->phones, "users", (int)b->users, "parallel", (int)b->parallel,
 		"rounds", (int)b->rounds, "heartbeat_s", (int)b->heartbeat_s,
 		"client_bytes_per_phone", (int)fleet_phone_bytes(), "spawned", b->spawn, "tls",
 		b->url.tls, "tls12_only", b->tls12, "resume", b->resume, "mail",
 		b->mail ? b->mail : "", "imap", b->imap, "protocol_version", b->protocol_version,
-		"set", sets);
+		"command", b->command, "load", b->load_average, "set", sets);
 }

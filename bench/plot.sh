@@ -33,6 +33,16 @@ plot '$work/grow' using 1:(\$2+\$3) with linespoints lw 2 pt 7 lc rgb '#1f5a99' 
 END
 fi
 
+if [ -s "$work/grow" ] && awk '$7 > 0 { found = 1 } END { exit !found }' "$work/grow"; then
+	plot wake.png <<END
+set title 'Mail for one random phone: durable commit to answer at the phone'
+set logscale x; set logscale y; set format x '%.0s%c'; set xlabel 'hanging Pings'; set ylabel 'microseconds'
+plot '$work/grow' using 1:7 with linespoints lw 2 pt 7 lc rgb '#1f5a99' title '99 %', \\
+	'' using 1:6 with linespoints lw 2 pt 5 lc rgb '#7a9e3f' title 'half', \\
+	'' using 1:8 with linespoints lw 2 pt 9 lc rgb '#c4532d' title '99.9 %'
+END
+fi
+
 n=0
 for kind in none commits reconnects both; do
 	rows "$OUT/load.jsonl" "load_${kind}_distribution" >"$work/load_$kind" && [ -s "$work/load_$kind" ] &&

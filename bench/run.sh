@@ -1,15 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # bench/run.sh [NAME...] - the figures of bench/RESULTS.md on this machine (make bench, make bench-NAME):
-# handshake hold wake burst send load day storm commit peers grow. Tables go to the terminal, JSON lines to
-# OUT/NAME.jsonl, and pictures beside them where gnuplot is installed (bench/plot.sh).
-# PHONES 20,000; STORM_PHONES 100,000; GROW_PHONES as many as memory carries, at most 1,000,000.
+# handshake hold wake burst send load day storm commit peers grow, and million, which is grow to 1,000,000
+# with all woken and all heartbeats ended at the top. Tables go to the terminal, JSON lines to
+# OUT/NAME.jsonl (million: grow.jsonl), pictures beside them where gnuplot is installed (bench/plot.sh);
+# bench/results.sh makes the tables of RESULTS.md of them.
+# PHONES 20,000; STORM_PHONES 100,000; GROW_PHONES as many as memory carries, at most 1,000,000; PARALLEL
+# 128 handshakes at a time in a storm.
 # Ends what it started, by process id.
 set -u
 B=${B:-build/gcc} BIN=${BIN:-bin}
 OUT=${OUT:-build/bench}
 PHONES=${PHONES:-20000} ROUNDS=${ROUNDS:-3} VISITS=${VISITS:-3000} WAKES=${WAKES:-1000}
-STORM_PHONES=${STORM_PHONES:-100000} SECONDS_EACH=${SECONDS_EACH:-5}
+STORM_PHONES=${STORM_PHONES:-100000} PARALLEL=${PARALLEL:-128} SECONDS_EACH=${SECONDS_EACH:-5}
 export LC_ALL=C
 mkdir -p "$OUT" || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/roost-benchrun.XXXXXX") || exit 1
@@ -48,8 +51,12 @@ grow() {
 	fits=$(awk '/^MemAvailable:/ { print int(($2 / 10 - 50000) / 1000) * 1000 }' /proc/meminfo)
 	[ "$fits" -lt 1000000 ] || fits=1000000
 	n=${GROW_PHONES:-$fits}
-	# Keepalive probes of so many sockets come in bursts that loopback's backlog drops.
-	bench grow --phones "$n" --users $((n / 5)) --parallel 128 --set http.tcp_keepalive_s=0 grow
+	bench grow --phones "$n" --users $((n / 5)) --parallel 128 --wakes "$WAKES" grow
+}
+# The same, and then each phone is woken once, and each heartbeat ends once.
+million() {
+	n=${GROW_PHONES:-1000000}
+	bench grow --phones "$n" --users $((n / 5)) --parallel 128 --wakes "$WAKES" grow expire
 }
 
 commit() {
@@ -90,8 +97,9 @@ for what in "$@"; do
 		bench "$what" --phones "$PHONES" --rounds "$ROUNDS" --wakes "$WAKES" "$what"
 		;;
 	load) bench load --phones "$PHONES" --wakes "$WAKES" load ;;
-	storm) bench storm --phones "$STORM_PHONES" --users $((STORM_PHONES / 5)) storm ;;
+	storm) bench storm --phones "$STORM_PHONES" --users $((STORM_PHONES / 5)) --parallel "$PARALLEL" storm ;;
 	grow) grow ;;
+	million) million ;;
 	day) bench day --phones "$PHONES" day ;;
 	commit) commit ;;
 	send) send ;;

@@ -27,6 +27,8 @@ enum {
 
 struct bench {
 	/* the command line */
+	char command[1024];  /* as typed, for the figures */
+	double load_average; /* of the machine, when we began */
 	bool spawn, keep, prime, force, tls12, resume, tune;
 	bool hold, grow, wake, load, burst, expire, handshake, storm, day;
 	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
