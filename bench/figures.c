@@ -45,6 +45,21 @@ double median(double *v, size_t n)
 	return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
 }
 
+double slope(const double *x, const double *y, size_t n)
+{
+	double mx = 0, my = 0, xy = 0, xx = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		mx += x[i] / (double)n;
+		my += y[i] / (double)n;
+	}
+	for (size_t i = 0; i < n; i++) {
+		xy += (x[i] - mx) * (y[i] - my);
+		xx += (x[i] - mx) * (x[i] - mx);
+	}
+	return xx > 0 ? xy / xx : 0;
+}
+
 void figure_add(struct figures *f, const char *name, double value, const char *unit, uint64_t n,
 	const char *note_fmt, ...)
 {

@@ -41,5 +41,7 @@ void figures_json(const struct figures *f, json_t *settings, FILE *to);
 void quantile_sort(uint64_t *v, size_t n);
 uint64_t quantile(const uint64_t *sorted, size_t n, double q);
 double median(double *v, size_t n);
+/* Of the line through n points that fits best (least squares): y per x. 0 for fewer than two. */
+double slope(const double *x, const double *y, size_t n);
 
 #endif

@@ -1,99 +1,15 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "bench/fleet.h"
+#include "bench/fleet_priv.h"
 
 #include "bench/eas_request.h"
-#include "bench/imap_phone.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/eas/wbxml.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-/* What phone i does next, or waits for. The first ones only with `prime`. */
-#define STATES(X)                                                                                  \
-	X(NEW, "not connected, nothing done")                                                      \
-	X(POLICY_ASK, "Provision, phase one")                                                      \
-	X(POLICY_ACKNOWLEDGE, "Provision, phase two")                                              \
-	X(FOLDERS, "FolderSync from 0")                                                            \
-	X(SYNC_PRIME, "Sync key 0 of the inbox")                                                   \
-	X(SYNC, "Sync of the inbox until nothing is left")                                         \
-	X(IMAP, "IMAP, on the way to IDLE")                                                        \
-	X(PING, "Ping on its way")                                                                 \
-	X(PARKED, "Ping sent")                                                                     \
-	X(ANSWERED, "Ping answered, status 2")                                                     \
-	X(LATER, "refused with 503, or lost: connects again in a while")                           \
-	X(FAILED, "lost")
-
-enum state {
-#define X(id, text) STATE_##id,
-	STATES(X)
-#undef X
-};
-
-struct fleet_phone {
-	_Atomic uint64_t came_ns;
-	uint32_t due_ms; /* low half of the clock: when the heartbeat of its Ping ends */
-	_Atomic uint8_t woken, expired; /* see fleet_woken */
-	uint8_t state;
-	bool primed : 1;
-	bool refused : 1; /* with 503, since it was dropped or answered otherwise */
-};
-_Static_assert(sizeof(struct fleet_phone) <= 16, "fleet.h promises it");
-
-/* Only with `prime` and `imap`. */
-struct priming {
-	union {
-		uint32_t policy_key;
-		uint32_t exists; /* IMAP: messages in the inbox */
-	};
-	enum imap_step imap_step;
-	char *sync_key; /* while it syncs; with `sync` always */
-	char *inbox;    /* its folder id */
-};
-
-enum {
-	MESSAGE_PARK = 1,
-	MESSAGE_PING,
-	MESSAGE_DROP,
-	MESSAGE_HEARTBEATS,
-	MESSAGE_STOP,
-	REQUEST_TIMEOUT_S = 120,
-	LATER_MS = 1000,
-	LATE_MS = 1000,
-	NO_POLICY = 2 /* MS-ASPROV 2.2.2.54.2 */
-};
-
-struct message {
-	struct loop_msg msg;
-	uint32_t phone;
-	struct fleet_drop drop;
-	uint32_t least_s, most_s;
-};
-
-struct fleet {
-	struct fleet_options o;
-	struct client *client;
-	pthread_t thread;
-	struct fleet_phone *phones;
-	struct priming *priming; /* per phone; NULL without `prime` and `imap` */
-	struct buf request, document;
-	uint32_t park_next, park_end; /* phones still to be looked at by fleet_park */
-	uint32_t wanted;              /* of the newest fleet_park */
-	struct fleet_drop drop;       /* phones still to be dropped */
-
-	/* The fleet's thread writes these; readers hold the mutex. */
-	pthread_mutex_t mutex;
-	pthread_cond_t changed;
-	struct fleet_status status;
-	bool dirty;
-	bool started, failed_to_start;
-	char why[CLIENT_WHY_BYTES];
-};
 
 uint32_t fleet_phone_bytes(void)
 {
@@ -113,13 +29,14 @@ static uint32_t *counter(struct fleet *f, enum state s)
 		return &f->status.later;
 	case STATE_FAILED:
 		return &f->status.failed;
+	case STATE_AWAY:
+		return &f->status.away;
 	default:
 		return &f->status.busy;
 	}
 }
 
-/* The only place that changes a state, and counts it. */
-static void move(struct fleet *f, uint32_t i, enum state to)
+void fleet_move(struct fleet *f, uint32_t i, enum state to)
 {
 	struct fleet_phone *p = &f->phones[i];
 
@@ -133,6 +50,36 @@ static void move(struct fleet *f, uint32_t i, enum state to)
 	f->dirty = true;
 	pthread_mutex_unlock(&f->mutex);
 	p->state = (uint8_t)to;
+}
+
+void fleet_ended(struct fleet *f, uint32_t i, enum ledger_end how)
+{
+	struct fleet_phone *p = &f->phones[i];
+
+	if (!p->asked)
+		return;
+	p->asked = false;
+	f->book.hanging--;
+	f->book.ends[how]++;
+	if (p->second == SECOND_NOT)
+		return;
+	if (p->second == SECOND_SENDING)
+		f->seen.second_not_hung++;
+	else if (how == LEDGER_CHANGE)
+		f->seen.second_woken++;
+	else if (how == LEDGER_HEARTBEAT)
+		f->seen.second_expired++;
+	else
+		f->seen.second_gone++;
+	p->second = SECOND_NOT;
+}
+
+static void begun(struct fleet *f, uint32_t i)
+{
+	CHECK(!f->phones[i].asked);
+	f->phones[i].asked = true;
+	f->book.asked++;
+	f->book.hanging++;
 }
 
 static void forget_key(struct fleet *f, uint32_t i)
@@ -149,7 +96,7 @@ static void fail(struct fleet *f, uint32_t i, const char *why)
 	/* Without its key it must begin anew. */
 	if (f->o.sync)
 		f->phones[i].primed = false;
-	move(f, i, STATE_FAILED);
+	fleet_move(f, i, STATE_FAILED);
 	pthread_mutex_lock(&f->mutex);
 	snprintf(f->status.why, sizeof(f->status.why), "phone %u: %s", i, why);
 	pthread_mutex_unlock(&f->mutex);
@@ -199,6 +146,7 @@ static void ask(struct fleet *f, uint32_t i)
 		phone_request_get(&who, path, &f->request);
 		CHECK(!f->request.failed);
 		atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
+		begun(f, i);
 		client_request(f->client, i, buf_bytes(&f->request), 0);
 		return;
 	}
@@ -230,6 +178,7 @@ static void ask(struct fleet *f, uint32_t i)
 		phone_body_ping(heartbeat_s, &inbox, 1, &f->document);
 		timeout_s = 0;
 		p->due_ms = (uint32_t)client_now_ms(f->client) + heartbeat_s * 1000;
+		begun(f, i);
 		break;
 	default:
 		CHECK(!"a state that asks");
@@ -243,7 +192,7 @@ static void ask(struct fleet *f, uint32_t i)
 /* Connects again after a while, with what it did when it was sent away or lost. */
 static void later(struct fleet *f, uint32_t i, uint64_t after_ms)
 {
-	move(f, i, STATE_LATER);
+	fleet_move(f, i, STATE_LATER);
 	client_open_later(f->client, i, after_ms);
 }
 
@@ -262,13 +211,13 @@ static void imap_go(struct fleet *f, uint32_t i)
 	if (p->state == STATE_ANSWERED && client_is_open(f->client, i)) {
 		/* It never left IDLE. */
 		atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
-		move(f, i, STATE_PARKED);
+		fleet_move(f, i, STATE_PARKED);
 		return;
 	}
 	client_close(f->client, i);
 	f->priming[i].imap_step = IMAP_GREETING;
 	atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
-	move(f, i, STATE_IMAP);
+	fleet_move(f, i, STATE_IMAP);
 	client_open(f->client, i);
 }
 
@@ -294,7 +243,7 @@ static void imap_exists(struct fleet *f, uint32_t i, uint32_t exists, uint64_t c
 		return;
 	atomic_fetch_add_explicit(&p->woken, 1, memory_order_relaxed);
 	atomic_store_explicit(&p->came_ns, came_ns, memory_order_release);
-	move(f, i, STATE_ANSWERED);
+	fleet_move(f, i, STATE_ANSWERED);
 }
 
 static size_t on_bytes(void *arg, uint32_t i, const uint8_t *p, size_t n, uint64_t came_ns)
@@ -316,7 +265,7 @@ static size_t on_bytes(void *arg, uint32_t i, const uint8_t *p, size_t n, uint64
 			imap_ask(f, i);
 			break;
 		case IMAP_PARKED:
-			move(f, i, STATE_PARKED);
+			fleet_move(f, i, STATE_PARKED);
 			break;
 		case IMAP_EXISTS:
 			imap_exists(f, i, in.exists, came_ns);
@@ -329,17 +278,16 @@ static size_t on_bytes(void *arg, uint32_t i, const uint8_t *p, size_t n, uint64
 	}
 }
 
-/* From where the phone is, on the way to a parked Ping. */
-static void go(struct fleet *f, uint32_t i)
+void fleet_go(struct fleet *f, uint32_t i)
 {
 	if (f->o.imap) {
 		imap_go(f, i);
 		return;
 	}
 	if (f->o.sync && f->phones[i].state == STATE_ANSWERED)
-		move(f, i, STATE_SYNC);
+		fleet_move(f, i, STATE_SYNC);
 	else
-		move(f, i, first_state(f, i));
+		fleet_move(f, i, first_state(f, i));
 	if (client_is_open(f->client, i))
 		ask(f, i);
 	else
@@ -354,7 +302,7 @@ static void on_opened(void *arg, uint32_t i)
 	if (f->o.imap)
 		return;
 	if (f->phones[i].state == STATE_LATER)
-		move(f, i, first_state(f, i));
+		fleet_move(f, i, first_state(f, i));
 	ask(f, i);
 }
 
@@ -362,8 +310,13 @@ static void on_sent(void *arg, uint32_t i)
 {
 	struct fleet *f = arg;
 
-	if (f->phones[i].state == STATE_PING)
-		move(f, i, STATE_PARKED);
+	if (i >= f->o.client.phones_max || f->phones[i].state != STATE_PING)
+		return;
+	if (f->phones[i].second == SECOND_SENDING) {
+		f->phones[i].second = SECOND_HANGS;
+		f->seen.second_hung++;
+	}
+	fleet_move(f, i, STATE_PARKED);
 }
 
 static bool keep_key(struct priming *p, struct bytes key)
@@ -408,7 +361,7 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 			return;
 		}
 		k->policy_key = policy.policy_key;
-		move(f, i,
+		fleet_move(f, i,
 			p->state == STATE_POLICY_ASK && policy.policy_status != NO_POLICY
 				? STATE_POLICY_ACKNOWLEDGE
 				: STATE_FOLDERS);
@@ -422,7 +375,7 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 			fail(f, i, "FolderSync names no inbox");
 			return;
 		}
-		move(f, i, STATE_SYNC_PRIME);
+		fleet_move(f, i, STATE_SYNC_PRIME);
 		CHECK(keep_key(k, bytes_str("0")));
 		break;
 	default:
@@ -435,13 +388,13 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 			return;
 		}
 		if (p->state == STATE_SYNC_PRIME || c.more) {
-			move(f, i, STATE_SYNC);
+			fleet_move(f, i, STATE_SYNC);
 			break;
 		}
 		if (!f->o.sync)
 			forget_key(f, i);
 		p->primed = true;
-		move(f, i, STATE_PING);
+		fleet_move(f, i, STATE_PING);
 	}
 	ask(f, i);
 }
@@ -483,20 +436,24 @@ static void answer_ping(
 
 	if (phone_read_ping(root, &ping) && ping.status == 2) {
 		if (!names_the_inbox(f, i, &ping)) {
+			fleet_ended(f, i, LEDGER_ODD);
 			fail(f, i, "Ping answered with other folders than were watched");
 			return;
 		}
+		fleet_ended(f, i, LEDGER_CHANGE);
 		atomic_fetch_add_explicit(&f->phones[i].woken, 1, memory_order_relaxed);
 		atomic_store_explicit(&f->phones[i].came_ns, came_ns, memory_order_release);
-		move(f, i, STATE_ANSWERED);
+		fleet_move(f, i, STATE_ANSWERED);
 		return;
 	}
 	if (ping.status == 1 && f->o.heartbeat_min_s) {
+		fleet_ended(f, i, LEDGER_HEARTBEAT);
 		count_expiry(f, i, came_ns);
-		move(f, i, STATE_PING);
+		fleet_move(f, i, STATE_PING);
 		ask(f, i);
 		return;
 	}
+	fleet_ended(f, i, LEDGER_ODD);
 	snprintf(why, sizeof(why), "Ping answered with status %u", ping.status);
 	fail(f, i, why);
 }
@@ -520,6 +477,21 @@ static void turned_away(struct fleet *f, uint32_t i, const struct http_answer *h
 	later(f, i, after_s * 1000);
 }
 
+/* The Status of a Ping's answer; 0: none. */
+static uint32_t ping_status(const struct http_answer *h, struct bytes body)
+{
+	struct phone_ping ping = {.status = 0};
+	struct wbxml_node *root = NULL;
+	struct arena arena;
+	const char *why = NULL;
+
+	arena_init(&arena, 4 << 20);
+	if (h->status == 200 && body.n && wbxml_parse(body, &arena, NULL, &root, &why) >= 0)
+		phone_read_ping(root, &ping);
+	arena_free(&arena);
+	return ping.status;
+}
+
 static void on_answered(
 	void *arg, uint32_t i, const struct http_answer *h, struct bytes body, uint64_t came_ns)
 {
@@ -530,12 +502,18 @@ static void on_answered(
 	char text[CLIENT_WHY_BYTES];
 	struct bytes reason = http_answer_field(h, "X-Roost-Reason");
 
+	if (i >= f->o.client.phones_max) {
+		life_answered(f, i, ping_status(h, body));
+		return;
+	}
 	if (h->status == 503) {
+		fleet_ended(f, i, LEDGER_REFUSED);
 		turned_away(f, i, h);
 		return;
 	}
 	f->phones[i].refused = false;
 	if (h->status != 200) {
+		fleet_ended(f, i, LEDGER_ODD);
 		snprintf(text, sizeof(text), "HTTP %d %.*s", h->status,
 			(int)(reason.n < 200 ? reason.n : 200), (const char *)reason.p);
 		fail(f, i, text);
@@ -545,14 +523,16 @@ static void on_answered(
 	if (f->o.get_path && f->o.get_idle)
 		return;
 	if (f->o.get_path) {
+		fleet_ended(f, i, LEDGER_CHANGE);
 		atomic_store_explicit(&f->phones[i].came_ns, came_ns, memory_order_release);
-		move(f, i, STATE_ANSWERED);
+		fleet_move(f, i, STATE_ANSWERED);
 		return;
 	}
 	arena_init(&arena, 4 << 20);
-	if (body.n && wbxml_parse(body, &arena, NULL, &root, &why) < 0)
+	if (body.n && wbxml_parse(body, &arena, NULL, &root, &why) < 0) {
+		fleet_ended(f, i, LEDGER_ODD);
 		fail(f, i, why);
-	else if (f->phones[i].state >= STATE_PING)
+	} else if (f->phones[i].state >= STATE_PING)
 		answer_ping(f, i, root, came_ns);
 	else
 		answer_priming(f, i, root);
@@ -564,8 +544,14 @@ static void on_closed(void *arg, uint32_t i, enum client_end how, const char *wh
 	struct fleet *f = arg;
 	char text[CLIENT_WHY_BYTES - 32];
 
+	if (i >= f->o.client.phones_max) {
+		life_closed(f, i);
+		return;
+	}
+	fleet_ended(f, i, LEDGER_LOST);
 	/* Bytes that nobody asked for: a second answer. */
 	if (f->phones[i].state == STATE_ANSWERED && how == CLIENT_END_HTTP) {
+		f->book.twice++;
 		pthread_mutex_lock(&f->mutex);
 		f->status.surplus++;
 		snprintf(f->status.why, sizeof(f->status.why), "phone %u: %s", i, why);
@@ -604,8 +590,16 @@ static void on_message(void *arg, struct loop_msg *m)
 		f->o.heartbeat_min_s = mine->least_s;
 		f->o.heartbeat_s = mine->most_s;
 	}
+	if (m->kind == MESSAGE_LEAVE) {
+		f->leaving = true;
+		f->wanted = f->park_end = 0;
+		f->drop = (struct fleet_drop){.end = f->o.client.phones_max};
+		life_leave(f);
+	}
+	if (m->kind >= MESSAGE_ROAM && m->kind <= MESSAGE_VANISH)
+		life_message(f, m->kind, i);
 	if (m->kind == MESSAGE_PING && f->phones[i].state == STATE_ANSWERED)
-		go(f, i);
+		fleet_go(f, i);
 	else if (m->kind == MESSAGE_STOP)
 		client_stop(f->client);
 	free(m);
@@ -621,11 +615,12 @@ static bool drop_some(struct fleet *f)
 	for (; i < end && slice > 0; i++, slice--) {
 		enum state s = (enum state)f->phones[i].state;
 
-		if (s == STATE_NEW || s == STATE_LATER)
+		if (s == STATE_NEW || s == STATE_AWAY || (s == STATE_LATER && !f->leaving))
 			continue;
+		fleet_ended(f, i, LEDGER_DROPPED);
 		client_close(f->client, i);
 		f->phones[i].refused = false;
-		move(f, i, STATE_NEW);
+		fleet_move(f, i, STATE_NEW);
 	}
 	f->drop.first = i;
 	if (i < end)
@@ -651,6 +646,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	uint32_t slice = 256;
 
 	bool dropped = drop_some(f);
+	uint64_t next = life_tick(f, now_ms);
 
 	while (dropped && f->park_next < f->park_end && slice > 0 &&
 		f->status.busy < f->o.client.handshakes_max * 2) {
@@ -659,13 +655,17 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 
 		if ((s != STATE_NEW && s != STATE_ANSWERED && s != STATE_FAILED) || !is_here(f, i))
 			continue;
-		go(f, i);
+		fleet_go(f, i);
 		slice--;
 	}
 	client_stats(f->client, &stats);
+	f->book.connected = stats.connected;
+	f->seen.open = stats.open;
 	pthread_mutex_lock(&f->mutex);
 	f->status.full = stats.full_handshakes;
 	f->status.resumed = stats.resumed_handshakes;
+	f->status.book = f->book;
+	f->status.life = f->seen;
 	if (f->dirty)
 		pthread_cond_broadcast(&f->changed);
 	f->dirty = false;
@@ -673,7 +673,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	/* Busy phones bring the next turn by themselves. */
 	if (!dropped || (f->park_next < f->park_end && slice == 0))
 		return now_ms;
-	return UINT64_MAX;
+	return next;
 }
 
 static void block_signals(void)
@@ -736,6 +736,8 @@ struct fleet *fleet_start(const struct fleet_options *o, char *why, size_t why_b
 	if (o->prime || o->imap)
 		f->priming = calloc(o->client.phones_max, sizeof(*f->priming));
 	CHECK(f->phones && (f->priming || !(o->prime || o->imap)));
+	if (o->client.spares_max)
+		f->life = life_new(o);
 	pthread_mutex_init(&f->mutex, NULL);
 	pthread_condattr_init(&mono);
 	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
@@ -768,6 +770,7 @@ void fleet_stop(struct fleet **fp)
 			free(f->priming[i].inbox);
 	}
 	free(f->priming);
+	life_free(&f->life);
 	pthread_cond_destroy(&f->changed);
 	pthread_mutex_destroy(&f->mutex);
 	buf_free(&f->request);
@@ -786,6 +789,28 @@ void fleet_park(struct fleet *f, uint32_t phones)
 void fleet_ping(struct fleet *f, uint32_t phone)
 {
 	post(f, MESSAGE_PING, phone);
+}
+
+void fleet_roam(struct fleet *f, uint32_t phone)
+{
+	post(f, MESSAGE_ROAM, phone);
+}
+
+void fleet_supersede(struct fleet *f, uint32_t phone)
+{
+	CHECK(f->life);
+	post(f, MESSAGE_SUPERSEDE, phone);
+}
+
+void fleet_vanish(struct fleet *f, uint32_t phone)
+{
+	CHECK(f->life);
+	post(f, MESSAGE_VANISH, phone);
+}
+
+void fleet_leave(struct fleet *f)
+{
+	post(f, MESSAGE_LEAVE, 0);
 }
 
 void fleet_drop(struct fleet *f, const struct fleet_drop *d)

@@ -9,6 +9,7 @@
 #define ROOST_BENCH_FLEET_H
 
 #include "bench/client.h"
+#include "bench/ledger.h"
 
 struct fleet;
 
@@ -36,6 +37,25 @@ struct fleet_options {
 	bool prime;    /* Provision, FolderSync and Sync over the network before the first Ping */
 	bool sync;     /* with prime: also a Sync before each further Ping */
 	int version;   /* of ActiveSync, times ten */
+	/* With client.spares_max. */
+	uint32_t away_ms; /* how long phones stay away that vanish */
+	uint32_t dead_ms; /* how long their connections are kept, deaf, before they are reset */
+};
+
+/* What happened to parked phones in a day; all since the start. */
+struct fleet_life {
+	uint32_t open; /* connections now, with those set aside */
+	uint64_t roamed;
+	uint64_t superseding;     /* newer Pings that phones went to send */
+	uint32_t older;           /* older ones of these that have not ended yet */
+	uint64_t superseded_late; /* ended more than a second after that */
+	uint64_t superseded_ms_most;
+	uint64_t second_hung; /* newer ones that hung; of these: */
+	uint64_t second_woken, second_expired, second_gone;
+	uint64_t second_not_hung; /* ended before they were sent, or answered so quickly */
+	uint64_t vanished;
+	uint32_t dead;     /* connections of vanished phones kept now */
+	uint64_t no_spare; /* could not vanish or supersede for want of a place */
 };
 
 struct fleet_status {
@@ -43,17 +63,20 @@ struct fleet_status {
 	uint32_t answered;         /* with status 2, since the last fleet_ping */
 	uint32_t failed;           /* connection lost, or another answer */
 	uint32_t busy;             /* on the way to one of these */
+	uint32_t away;             /* vanished, not back yet */
 	uint32_t later;            /* lost, or refused: they wait before they connect again */
 	uint32_t heartbeats;       /* that ran out so far, with heartbeat_min_s */
 	uint32_t heartbeats_early; /* of these, answered more than a second too early */
 	uint32_t heartbeats_late;  /* or too late */
 	int32_t early_most_ms, late_most_ms;
-	uint32_t surplus;           /* answers so far that nobody had asked for */
-	uint32_t retried;           /* connections lost so far with `retry` */
-	uint32_t refused;           /* 503 so far; those phones come again after Retry-After */
-	uint32_t refused_again;     /* of these, phones that had waited as they were told */
-	uint32_t told_most_s;       /* the longest Retry-After */
-	uint64_t full, resumed;     /* handshakes so far */
+	uint32_t surplus;       /* answers so far that nobody had asked for */
+	uint32_t retried;       /* connections lost so far with `retry` */
+	uint32_t refused;       /* 503 so far; those phones come again after Retry-After */
+	uint32_t refused_again; /* of these, phones that had waited as they were told */
+	uint32_t told_most_s;   /* the longest Retry-After */
+	uint64_t full, resumed; /* handshakes so far */
+	struct ledger book;     /* this and the next as of the thread's last turn */
+	struct fleet_life life;
 	char why[CLIENT_WHY_BYTES]; /* of the newest failure */
 };
 
@@ -75,6 +98,17 @@ struct fleet_drop {
 	bool resume;
 };
 void fleet_drop(struct fleet *f, const struct fleet_drop *d);
+/* For phones whose Ping hangs; others are left alone. Roam: the connection is reset and the phone comes
+ * back at once. With client.spares_max only: supersede, a second Ping goes out on a new connection
+ * while the first one hangs; vanish, the connection turns deaf and the phone comes back on another
+ * after away_ms. */
+void fleet_roam(struct fleet *f, uint32_t phone);
+void fleet_supersede(struct fleet *f, uint32_t phone);
+void fleet_vanish(struct fleet *f, uint32_t phone);
+/* When it came back from vanishing the last time; UINT64_MAX: it is away; 0: it never was. */
+uint64_t fleet_back_ns(const struct fleet *f, uint32_t phone);
+/* All connections end, and no phone comes back. */
+void fleet_leave(struct fleet *f);
 void fleet_status(struct fleet *f, struct fleet_status *out);
 /* Waits until `answered` is at least that many, or nothing is parked or busy any more, or
  * timeout_ms is over. */

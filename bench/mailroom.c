@@ -306,6 +306,31 @@ static int catch_up(struct db_txn *txn, void *arg)
 	return err;
 }
 
+struct some {
+	struct mailroom *m;
+	const uint32_t *phones;
+	size_t n;
+};
+
+static int catch_up_each(struct db_txn *txn, void *arg)
+{
+	struct some *s = arg;
+	int err = DB_OK;
+
+	for (size_t i = 0; i < s->n && err == DB_OK; i++)
+		err = synced(
+			txn, s->m->mailbox[s->phones[i] % s->m->users], s->m->device[s->phones[i]]);
+	return err;
+}
+
+bool mailroom_catch_up_each(
+	struct mailroom *m, const uint32_t *phones, size_t n, char *why, size_t why_bytes)
+{
+	struct some s = {.m = m, .phones = phones, .n = n};
+
+	return n == 0 || say(db_write(m->db, catch_up_each, &s), "catching up", why, why_bytes);
+}
+
 bool mailroom_catch_up(struct mailroom *m, uint32_t first, uint32_t n, char *why, size_t why_bytes)
 {
 	while (n) {

@@ -40,6 +40,9 @@ bool mailroom_file(struct mailroom *m, const uint32_t *users, size_t n, uint64_t
 	char *why, size_t why_bytes);
 /* Phones [first, first + n) have synced everything, without the network. */
 bool mailroom_catch_up(struct mailroom *m, uint32_t first, uint32_t n, char *why, size_t why_bytes);
+/* The same for these phones, in one transaction. */
+bool mailroom_catch_up_each(
+	struct mailroom *m, const uint32_t *phones, size_t n, char *why, size_t why_bytes);
 /* The same for the phones of one user, in one transaction. */
 bool mailroom_catch_up_user(struct mailroom *m, uint32_t user, char *why, size_t why_bytes);
 

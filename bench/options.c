@@ -32,6 +32,10 @@ static const char usage[] =
 	"  expire      all heartbeats run out, spread over time: each answered at its time\n"
 	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
 	"  day         steady life, compressed in time: CPU, and mail that is missed or late\n"
+	"  soak        the same for long: memory must stay flat, and nothing may leak\n"
+	"  crash       kill -9 with all phones hanging, a start on the same data: time until all "
+	"hang\n"
+	"              again, mail lost or told twice\n"
 	"  storm       all phones but --stay drop at once and come back, with full and with "
 	"resumed\n"
 	"              handshakes: time, memory on the way, service to those that stayed\n"
@@ -84,8 +88,8 @@ static const char usage[] =
 	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
 	"      --changes N          per second, of scenario load (default 1000)\n"
 	"      --reconnects N       per second, of scenario load (default 500)\n"
-	"      --compress N         day: so many times faster than life (default 60)\n"
-	"      --seconds S          day: for so long (default 90)\n"
+	"      --compress N         day, soak: so many times faster than life (default 60, 10)\n"
+	"      --seconds S          day, soak: for so long (default 90, 1800)\n"
 	"      --tls12              TLS 1.2 only\n"
 	"      --get PATH           handshake: GET this without credentials instead of OPTIONS\n"
 	"      --name NAME          put in front of the figures' names\n"
@@ -208,7 +212,7 @@ static int version_number(const char *text)
 /* How changes come about, and whose phones there are. */
 static void check_changes(struct bench *b, bool url, uint32_t list)
 {
-	bool changes = b->wake || b->load || b->burst || b->storm || b->day;
+	bool changes = b->wake || b->load || b->burst || b->storm || b->day || b->soak;
 
 	if (b->mail && b->spawn && strcmp(b->mail, "lmtp") != 0)
 		die("--mail: with --spawn only lmtp, the listener of that server");
@@ -218,14 +222,15 @@ static void check_changes(struct bench *b, bool url, uint32_t list)
 	if (list || (b->mail && !b->mail_own))
 		b->list_max = list ? list : 100;
 	if (changes && url && !b->data && !b->publish_url.host[0] && !b->mail)
-		die("wake, load, burst, storm and day make changes: they need --data, --mail or "
+		die("wake, load, burst, storm, day and soak make changes: they need --data, --mail "
+		    "or "
 		    "--spawn");
 	/* ActiveSync phones that nobody has synced for. */
 	if (b->mail && url && !b->data && !b->imap)
 		b->prime = true;
 	if (b->imap && (b->data || b->prime || b->publish_url.host[0] || b->poll_path))
 		die("imaps: goes with --mail only");
-	if (b->imap && (b->day || b->load || b->storm || b->handshake))
+	if (b->imap && (b->day || b->soak || b->load || b->storm || b->handshake))
 		die("imaps: hold, grow, wake and burst only");
 	if ((b->imap || b->poll_path) && b->users < b->phones)
 		die("here every phone is a user (--users)");
@@ -240,7 +245,8 @@ static void choose(struct bench *b, const char *name)
 	} scenarios[] = {{"hold", &b->hold, true}, {"wake", &b->wake, true},
 		{"burst", &b->burst, true}, {"expire", &b->expire, false},
 		{"handshake", &b->handshake, true}, {"grow", &b->grow, false},
-		{"load", &b->load, false}, {"storm", &b->storm, false}, {"day", &b->day, false}};
+		{"load", &b->load, false}, {"storm", &b->storm, false}, {"day", &b->day, false},
+		{"soak", &b->soak, false}, {"crash", &b->crash, false}};
 
 	for (size_t i = 0; i < ARRAY_LEN(scenarios); i++) {
 		if ((all && scenarios[i].in_all) || strcmp(scenarios[i].name, name) == 0) {
@@ -440,12 +446,21 @@ void bench_options(struct bench *b, int argc, char **argv)
 		die("--account, --password and --first belong to --url without --data");
 	b->imap = url && strncmp(url, "imap", 4) == 0;
 	check_changes(b, url != NULL, list);
-	if (b->day && (b->hold || b->grow || b->wake || b->load || b->burst || b->storm))
-		die("day goes alone");
-	if (b->day && b->users < b->phones)
+	bool others = b->hold || b->grow || b->wake || b->load || b->burst || b->expire || b->storm;
+
+	if (b->day + b->soak + b->crash + others > 1)
+		die("day, soak and crash go alone");
+	if ((b->day || b->soak) && b->users < b->phones)
 		die("--users: in a day every phone is a user");
-	if (b->expire && (b->day || b->poll_path))
-		die("expire is about ActiveSync, and not of a day");
+	if (b->expire && b->poll_path)
+		die("expire is about ActiveSync");
+	if (b->crash && !b->spawn)
+		die("crash kills the server: it needs --spawn");
+	/* Of life: an hour and a half, or five hours. */
+	if (b->compress == 0)
+		b->compress = b->soak ? 10 : 60;
+	if (b->day_s == 0)
+		b->day_s = b->soak ? 1800 : 90;
 	if ((b->load || b->storm) && (b->wake || b->burst || b->expire))
 		die("load and storm go with grow and hold only");
 	if (b->load || b->storm) {

@@ -62,14 +62,22 @@ bool bench_fleet_begin(struct bench *b)
 		.imap = b->imap,
 		.get_path = b->poll_path,
 		.get_idle = b->poll_idle,
-		.retry = b->load || b->storm || b->day,
+		.retry = b->load || b->storm || b->day || b->soak || b->crash,
 	};
 	char why[WHY];
 
 	bench_client_settings(b, b->phones, &o.client);
-	if (b->day) {
-		o.heartbeat_min_s = 8 * 60 / b->compress;
-		o.heartbeat_s = 59 * 60 / b->compress;
+	if (b->day || b->soak) {
+		const struct bench_times *t = &b->times;
+		uint64_t dead =
+			(uint64_t)b->phones * BENCH_AWAY_PERCENT * t->dead_s / t->away_s / 100;
+
+		o.heartbeat_min_s = t->heartbeat_min_s;
+		o.heartbeat_s = t->heartbeat_max_s;
+		o.away_ms = t->away_s * 1000;
+		o.dead_ms = t->dead_s * 1000;
+		/* Kept connections of the dead, and older ones that are just being superseded. */
+		o.client.spares_max = (uint32_t)(dead + dead / 2) + b->phones / 50 + 16;
 	}
 	if (b->watched) {
 		o.user_end = b->watched;

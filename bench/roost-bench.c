@@ -60,8 +60,6 @@ int main(int argc, char **argv)
 		.heartbeat_s = 3540,
 		.json_file = "-",
 		.stay_percent = 1,
-		.compress = 60,
-		.day_s = 90,
 		.changes_per_s = 1000,
 		.reconnects_per_s = 500,
 		.protocol_version = 141,
@@ -86,7 +84,8 @@ int main(int argc, char **argv)
 			(!b->grow || bench_grow(b)) && (!b->wake || bench_wake(b)) &&
 			(!b->load || bench_load(b)) && (!b->burst || bench_burst(b)) &&
 			(!b->expire || bench_expire(b)) && (!b->storm || bench_storm(b)) &&
-			(!b->day || bench_day(b)));
+			(!b->day || bench_day(b)) && (!b->soak || bench_soak(b)) &&
+			(!b->crash || bench_crash(b)));
 	}
 	bench_server_end(b);
 	if (b->figures.count)

@@ -17,6 +17,7 @@ enum {
 	WAKE_PATIENCE_MS = 10000,
 	SETS_MAX = 64,
 	WHY = 512,
+	BENCH_AWAY_PERCENT = 2, /* of the phones of a day, at any time */
 	/* Phones per 127.0.0.x: the kernel gives every second port of its range quickly and then
 	 * searches long, so less than half of 28,000. */
 	PHONES_PER_SOURCE = 10000,
@@ -30,7 +31,7 @@ struct bench {
 	char command[1024];  /* as typed, for the figures */
 	double load_average; /* of the machine, when we began */
 	bool spawn, keep, prime, force, tls12, resume, tune;
-	bool hold, grow, wake, load, burst, expire, handshake, storm, day;
+	bool hold, grow, wake, load, burst, expire, handshake, storm, day, soak, crash;
 	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
 	bool poll_idle, imap;
 	uint32_t rest_ms;                  /* before each round of burst */
@@ -46,6 +47,15 @@ struct bench {
 	uint32_t stay_percent, changes_per_s, reconnects_per_s;
 	char connections_set[64];
 	uint32_t expiries_per_s;
+	/* Of day and soak, in seconds of this run. */
+	struct bench_times {
+		uint32_t heartbeat_min_s, heartbeat_max_s;
+		uint32_t keepalive_s, idle_s; /* the server's; 0: off, unknown */
+		uint32_t away_s;              /* phones that vanish come back */
+		uint32_t
+			dead_s; /* their connections are kept so long, twice what the server needs */
+	} times;
+	char keepalive_set[64], idle_set[64];
 	uint32_t phones, users, wakes, visits, parallel, rounds, idle_s, heartbeat_s;
 
 	/* the server */
@@ -90,6 +100,8 @@ bool bench_wake_all(struct bench *b, uint32_t rounds);
 bool bench_expire(struct bench *b);
 bool bench_storm(struct bench *b);
 bool bench_day(struct bench *b);
+bool bench_soak(struct bench *b);
+bool bench_crash(struct bench *b);
 
 /* ---- telling: tell.c ---- */
 
@@ -111,6 +123,8 @@ bool bench_needs_fleet(const struct bench *b);
 bool bench_machine_check(struct bench *b);
 /* Fills the store and starts the server, as far as they are ours. */
 bool bench_server_begin(struct bench *b);
+/* Starts it again after target_kill, as it was. */
+bool bench_server_start(struct bench *b);
 /* Also the phones, and after any failure. */
 void bench_server_end(struct bench *b);
 /* False: no metrics, or they cannot be had (said once). */

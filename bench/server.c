@@ -6,6 +6,7 @@
 #include "core/base/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* Enough to make group commits of it; a server takes so many without being asked. */
 enum { MAIL_CONNECTIONS = 32 };
@@ -60,10 +61,72 @@ static bool mail_begin(struct bench *b)
 	return b->mailer || bench_failed(b, "%s", why);
 }
 
+bool bench_server_start(struct bench *b)
+{
+	char program[4096], why[WHY];
+
+	if (b->roostd)
+		snprintf(program, sizeof(program), "%s", b->roostd);
+	else
+		target_default_program(program, sizeof(program));
+	if (!target_start(&b->server, program, b->sets, why, sizeof(why)))
+		return bench_failed(b, "%s", why);
+	b->pid = b->server.pid;
+	bench_note("server: %s, pid %d, 127.0.0.1:%u", program, (int)b->pid, b->server.https_port);
+	return true;
+}
+
+/* The command line's own value stays. */
+static void set_unless(struct bench *b, const char *text)
+{
+	size_t n = strcspn(text, "=") + 1;
+
+	for (size_t i = 0; i < b->set_count; i++)
+		if (strncmp(b->sets[i], text, n) == 0)
+			return;
+	if (b->set_count < SETS_MAX)
+		b->sets[b->set_count++] = text;
+}
+
+/* The server's times are compressed as those of the phones are, against its defaults of 240 s until a
+ * silent connection is looked after, and of 300 s until an idle one is closed. */
+static void day_settings(struct bench *b)
+{
+	if (b->times.heartbeat_min_s < 60)
+		set_unless(b, "push.heartbeat_min_s=8");
+	snprintf(b->keepalive_set, sizeof(b->keepalive_set), "http.tcp_keepalive_s=%u",
+		b->times.keepalive_s);
+	snprintf(b->idle_set, sizeof(b->idle_set), "http.keepalive_timeout_s=%u", b->times.idle_s);
+	set_unless(b, b->keepalive_set);
+	set_unless(b, b->idle_set);
+	if (!b->times.keepalive_s)
+		bench_note("net.core.netdev_max_backlog is too small for keepalive probes of %u "
+			   "connections over loopback: without them (--tune raises it)",
+			b->phones);
+}
+
+static void day_times(struct bench *b)
+{
+	struct bench_times *t = &b->times;
+	uint32_t c = b->compress, keepalive_s = 240 / c > 4 ? 240 / c : 4;
+
+	*t = (struct bench_times){
+		.heartbeat_min_s = 8 * 60 / c,
+		.heartbeat_max_s = 59 * 60 / c,
+		.idle_s = 300 / c > 5 ? 300 / c : 5,
+		.away_s = 20 * 60 / c,
+	};
+	if (b->spawn && machine_carries_keepalive(b->phones))
+		t->keepalive_s = keepalive_s;
+	/* Six probes an eighth of it apart, at least a second. With an answer on its way there are no
+	 * probes, but then it is idle. */
+	t->dead_s = t->keepalive_s ? t->keepalive_s * 2 + 6 : t->heartbeat_max_s;
+	t->dead_s = 2 * (t->dead_s + (b->spawn ? t->idle_s : 300) + 5);
+}
+
 bool bench_server_begin(struct bench *b)
 {
 	char why[WHY], url[64];
-	char program[4096];
 
 	if (b->spawn) {
 		if (!target_prepare(&b->server, why, sizeof(why)))
@@ -84,34 +147,30 @@ bool bench_server_begin(struct bench *b)
 	}
 	if (!b->spawn)
 		return mail_begin(b);
-	if (((b->day && b->compress > 8) || b->expire) && b->set_count < SETS_MAX)
-		b->sets[b->set_count++] = "push.heartbeat_min_s=8";
+	if (b->day || b->soak)
+		day_settings(b);
+	else if (b->expire)
+		set_unless(b, "push.heartbeat_min_s=8");
 	/* Above the default, and with room: listeners are shared by address, not evenly. */
 	if (b->phones > 900000 && b->set_count < SETS_MAX) {
 		snprintf(b->connections_set, sizeof(b->connections_set), "core.connections_max=%u",
 			b->phones + b->phones / 10);
 		b->sets[b->set_count++] = b->connections_set;
 	}
-	if (b->roostd)
-		snprintf(program, sizeof(program), "%s", b->roostd);
-	else
-		target_default_program(program, sizeof(program));
-	if (!target_start(&b->server, program, b->sets, why, sizeof(why)))
-		return bench_failed(b, "%s", why);
-	b->pid = b->server.pid;
+	if (!bench_server_start(b))
+		return false;
 	snprintf(url, sizeof(url), "https://127.0.0.1:%u", b->server.https_port);
 	CHECK(client_parse_url(url, &b->url, why, sizeof(why)));
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/metrics", b->server.admin_port);
 	CHECK(client_parse_url(url, &b->metrics_url, why, sizeof(why)));
 	b->has_metrics = true;
-	bench_note("server: %s, pid %d, %s:%s", program, (int)b->pid, b->url.host, b->url.port);
 	return mail_begin(b);
 }
 
 bool bench_needs_fleet(const struct bench *b)
 {
 	return b->hold || b->grow || b->wake || b->load || b->burst || b->expire || b->storm ||
-	       b->day;
+	       b->day || b->soak || b->crash;
 }
 
 /* Phones whose sockets may hold bytes that nobody has read yet. */
@@ -132,11 +191,14 @@ bool bench_machine_check(struct bench *b)
 		.addresses = 1,
 		.both_ends = b->spawn || b->pid > 0,
 		.at_once = at_once(b),
+		.keepalive = b->day || b->soak,
 	};
 
 	if (b->tune && !machine_tune(&need, stderr) && !b->force)
 		return bench_failed(b, "not everything could be tuned (are you root?)");
 
+	if (b->day || b->soak)
+		day_times(b);
 	if (machine_suffices(&need, stderr) || b->force)
 		return true;
 	bench_failed(b, "this machine does not suffice (--force starts all the same)");

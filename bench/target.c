@@ -24,6 +24,7 @@ enum { READY_S = 30, STOP_S = 30, ARGS_MAX = 64, PAGE_BYTES_MAX = 4 << 20 };
 /* measurements.md 6: both ends of a parked connection, kernel and user. */
 enum { BYTES_BOTH_ENDS = 9800, BYTES_ONE_END = 4900, BYTES_AT_LEAST = 256 << 20 };
 
+#define BACKLOG    "/proc/sys/net/core/netdev_max_backlog"
 #define TCP_MEM    "/proc/sys/net/ipv4/tcp_mem"
 #define PORT_RANGE "/proc/sys/net/ipv4/ip_local_port_range"
 
@@ -126,6 +127,14 @@ static _Noreturn void become(const char *program, char **args, const char *log, 
 	_exit(127);
 }
 
+static void truncate_log(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (fd >= 0)
+		close(fd);
+}
+
 bool target_start(struct target_server *t, const char *program, const char *const *sets, char *why,
 	size_t why_bytes)
 {
@@ -135,8 +144,12 @@ bool target_start(struct target_server *t, const char *program, const char *cons
 	pid_t parent = getpid();
 	uint64_t until_ms = clock_mono_ms() + READY_S * 1000;
 
-	t->https_port = free_port();
-	t->admin_port = free_port();
+	if (!t->https_port) {
+		t->https_port = free_port();
+		t->admin_port = free_port();
+	}
+	/* What an earlier one said is not what this one says. */
+	truncate_log(t->log);
 	snprintf(https, sizeof(https), "127.0.0.1:%u", t->https_port);
 	snprintf(admin, sizeof(admin), "127.0.0.1:%u", t->admin_port);
 	const char *const fixed[] = {program, "--data", t->data, "--https", https, "--admin", admin,
@@ -180,6 +193,14 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	(void)type;
 	(void)ftw;
 	return remove(path);
+}
+
+void target_kill(struct target_server *t)
+{
+	kill(t->pid, SIGKILL);
+	while (waitpid(t->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	t->pid = 0;
 }
 
 void target_stop(struct target_server *t)
@@ -329,6 +350,30 @@ uint64_t target_anon_now(pid_t pid)
 	resident = pid > 0 ? file_number(path, 1, 0) : 0;
 	shared = pid > 0 ? file_number(path, 2, 0) : 0;
 	return resident > shared ? (resident - shared) * 4096 : 0;
+}
+
+uint64_t target_rss_now(pid_t pid)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+	return pid > 0 ? file_number(path, 1, 0) * 4096 : 0;
+}
+
+uint64_t target_descriptors(pid_t pid)
+{
+	char path[64];
+	uint64_t n = 0;
+	struct dirent *e;
+	DIR *fds;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	fds = opendir(path);
+	while (fds && (e = readdir(fds)))
+		n += e->d_name[0] != '.';
+	if (fds)
+		closedir(fds);
+	return n;
 }
 
 bool target_memory(pid_t pid, struct target_memory *out)
@@ -622,6 +667,12 @@ bool machine_suffices(const struct machine_need *need, FILE *to)
 	return memory_ok && ports_ok && files_ok && tcp_ok;
 }
 
+/* The wheel's slots are an eighth of the time to come wide, or less. */
+bool machine_carries_keepalive(uint32_t phones)
+{
+	return file_number(BACKLOG, 0, 0) >= phones / 8;
+}
+
 /* ---- sysctls ---- */
 
 struct tuned {
@@ -685,6 +736,10 @@ bool machine_tune(const struct machine_need *need, FILE *to)
 	if (need->per_source * 5 / 2 >
 		file_number(PORT_RANGE, 1, 60999) - file_number(PORT_RANGE, 0, 32768))
 		ok = tune(PORT_RANGE, "16384 60999", to) && ok;
+	if (need->keepalive && !machine_carries_keepalive(need->phones)) {
+		snprintf(value, sizeof(value), "%u", need->phones / 4);
+		ok = tune(BACKLOG, value, to) && ok;
+	}
 	if (need->at_once > 64 && file_number("/proc/sys/net/core/somaxconn", 0, 0) < 4096)
 		ok = tune("/proc/sys/net/core/somaxconn", "4096", to) && ok;
 	return ok;

@@ -27,6 +27,8 @@ bool target_prepare(struct target_server *t, char *why, size_t why_bytes);
  * The child dies with us, however we end. */
 bool target_start(struct target_server *t, const char *program, const char *const *sets, char *why,
 	size_t why_bytes);
+/* SIGKILL; the directory stays, and target_start starts it again on the same ports. */
+void target_kill(struct target_server *t);
 /* SIGTERM, and SIGKILL after 30 s; removes the directory. Also after a failed start. */
 void target_stop(struct target_server *t);
 /* roostd beside our own executable. */
@@ -41,6 +43,9 @@ struct target_memory {
 };
 /* Anonymous resident memory, read cheaply (without children): for sampling. 0: cannot be read. */
 uint64_t target_anon_now(pid_t pid);
+/* All resident memory, and open descriptors, likewise. */
+uint64_t target_rss_now(pid_t pid);
+uint64_t target_descriptors(pid_t pid);
 bool target_memory(pid_t pid, struct target_memory *out); /* with its children */
 /* Of this program alone, also while it has the server as a child. */
 void target_memory_own(struct target_memory *out);
@@ -83,8 +88,12 @@ struct machine_need {
 	uint32_t per_source; /* 0: one source address */
 	uint32_t addresses;  /* of the server */
 	bool both_ends;      /* the server is on this machine too */
+	bool keepalive;      /* the server's connections send keepalive probes */
 	uint32_t at_once;    /* phones that may shake hands or be sent answers together */
 };
+/* Probes of many connections come at once, since the kernel's far timers are coarse; what its backlog
+ * cannot take is dropped, and live connections end. False: too small for so many. */
+bool machine_carries_keepalive(uint32_t phones);
 /* One line each for memory, ports, files and tcp_mem to `to`; false when one does not suffice. */
 bool machine_suffices(const struct machine_need *n, FILE *to);
 /* Raises what sysctls can of that (and the backlog of listeners), only where it does not suffice,
