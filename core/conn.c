@@ -316,6 +316,9 @@ static bool begin_handshake(struct shard *s, uint32_t slot)
 	a->handshake_counted = true;
 	s->handshakes_in_flight++;
 	METRIC_ADD(TLS_HS_INFLIGHT, 1);
+	/* Its time begins with its turn: else those who waited long would be cut off in the middle,
+	 * their work lost. */
+	conn_deadline(s, slot, shard_config(s)->tls_handshake_timeout_s);
 	conn_receive(s, slot);
 	return true;
 }
@@ -329,6 +332,7 @@ static bool begin_request(struct shard *s, uint32_t slot)
 	/* In one piece from the start: growing would leave copies of credentials behind. */
 	buf_room(&a->head, HEAD_ROOM_BYTES);
 	s->conns[slot].state = CONN_HEAD;
+	conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
 	conn_receive(s, slot);
 	return true;
 }
@@ -346,13 +350,16 @@ void conn_readable(struct shard *s, uint32_t slot)
 	switch ((enum conn_state)c->state) {
 	case CONN_GREETED:
 		/* Those who wait already come first. */
-		if (s->want_handshake.count || !begin_handshake(s, slot))
+		if (s->want_handshake.count || !begin_handshake(s, slot)) {
+			conn_deadline(s, slot, shard_config(s)->tls_handshake_wait_s);
 			queue_push(s, &s->want_handshake, slot);
+		}
 		return;
 	case CONN_IDLE:
-		conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
-		if (s->want_active.count || !begin_request(s, slot))
+		if (s->want_active.count || !begin_request(s, slot)) {
+			conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
 			queue_push(s, &s->want_active, slot);
+		}
 		return;
 	case CONN_PARKED:
 		/* The client hung up, ended TLS, or pipelined: the bytes tell. */
@@ -585,6 +592,7 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 	}
 	s->wake_of[slot] = w;
 	s->wakes_out++;
+	s->wakes_unsent = true;
 	c->state = CONN_RESPOND;
 	c->flags |= CONN_SENDING;
 	conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
@@ -844,12 +852,23 @@ static void handshake_step(struct shard *s, uint32_t slot)
 	progress(s, slot);
 }
 
+/* Between two pieces of long work: whoever hangs is answered before it goes on. */
+static void wakes_first(struct shard *s)
+{
+	if (loop_commit_moved(s->loop))
+		park_journal(s);
+	if (s->wakes_unsent)
+		loop_submit(s->loop);
+	s->wakes_unsent = false;
+}
+
 bool conn_background(struct shard *s)
 {
 	uint64_t until = loop_now_ns(s->loop) + HANDSHAKE_SLICE_US * 1000ull;
 	uint32_t slot;
 
 	while (s->handshakes.count && loop_now_ns(s->loop) < until) {
+		wakes_first(s);
 		slot = queue_pop(s, &s->handshakes);
 		CHECK(s->conns[slot].state == CONN_HANDSHAKE);
 		handshake_step(s, slot);
@@ -876,11 +895,20 @@ void conn_timer(struct shard *s, uint32_t slot)
 		park_timer(s, slot);
 		return;
 	case CONN_GREETED:
+		/* A reset is the cheapest refusal there is: nothing can be said before TLS is up. */
+		if (c->queue == QUEUE_WANT_HANDSHAKE)
+			METRIC_INC(TLS_HS_NO_PLACE);
+		else
+			METRIC_INC(TLS_HS_FAILED);
+		conn_close(s, slot, true);
+		return;
 	case CONN_HANDSHAKE:
 		METRIC_INC(TLS_HS_FAILED);
 		conn_close(s, slot, true);
 		return;
 	case CONN_IDLE:
+		if (c->queue == QUEUE_WANT_ACTIVE && request_no_room(s, slot))
+			return;
 		conn_close(s, slot, false);
 		return;
 	case CONN_HEAD:

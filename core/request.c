@@ -224,6 +224,33 @@ static void refuse_busy(struct shard *s, uint32_t slot, const char *why)
 	refuse(s, slot, 503, why, extra);
 }
 
+bool request_no_room(struct shard *s, uint32_t slot)
+{
+	static const char why[] = "too many requests under way";
+	struct conn *c = &s->conns[slot];
+	int64_t base = shard_config(s)->core_retry_after_s;
+	char text[512], extra[128], id[20];
+	struct http1_head h = {.request_id = id, .extra = extra};
+	size_t n;
+
+	if (c->flags & CONN_SENDING || !conn_can_send_small(s))
+		return false;
+	queue_remove(s, slot);
+	c->flags &= (uint8_t)~CONN_KEEP_ALIVE;
+	c->request_id = request_new_id(s);
+	snprintf(id, sizeof(id), "%016llx", (unsigned long long)c->request_id);
+	snprintf(extra, sizeof(extra), "X-Roost-Reason: %s\r\nRetry-After: %" PRId64 "\r\n", why,
+		base + shard_random(s) % (uint32_t)(base + 1));
+	n = http1_head(text, sizeof(text), 503, &h);
+	CHECK(n > 0);
+	if (!conn_send_small(s, slot, text, n))
+		return false;
+	count_status(503);
+	record_why(s, slot, 503, 0, why, NULL);
+	request_log(s, slot, "", "", "-", 503, 0, why, n, loop_now_ms(s->loop));
+	return true;
+}
+
 void request_refuse(struct shard *s, uint32_t slot, int status, const char *why)
 {
 	if (status == 503)

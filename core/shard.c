@@ -42,6 +42,8 @@ void queue_push(struct shard *s, struct slot_queue *q, uint32_t slot)
 	struct conn *c = &s->conns[slot];
 
 	CHECK(c->queue == QUEUE_NONE);
+	if (q->id == QUEUE_WANT_HANDSHAKE)
+		METRIC_ADD(TLS_HS_WAITING, 1);
 	c->queue = (uint8_t)q->id;
 	c->queue_next = WAITER_NONE;
 	c->queue_prev = q->last;
@@ -77,6 +79,8 @@ void queue_remove(struct shard *s, uint32_t slot)
 	if (!q)
 		return;
 	CHECK(q->count > 0);
+	if (q->id == QUEUE_WANT_HANDSHAKE)
+		METRIC_ADD(TLS_HS_WAITING, -1);
 	if (c->queue_prev != WAITER_NONE)
 		s->conns[c->queue_prev].queue_next = c->queue_next;
 	else
@@ -362,6 +366,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	wheel_advance(s->wheel, now_ms, on_timer, s);
 	park_woken(s);
 	next = conn_background(s) ? now_ms : wheel_next_ms(s->wheel);
+	s->wakes_unsent = false; /* they go out with the end of this turn */
 	conn_active_trim(s, now_ms);
 	if (s->draining && (s->open_conns == 0 || now_ms >= s->drain_until_ms)) {
 		if (s->open_conns)

@@ -164,8 +164,10 @@ struct slot_queue {
 };
 
 enum {
-	WAKE_BUFFERS = 1024,       /* answers to parked requests in flight per shard */
-	HANDSHAKE_SLICE_US = 2000, /* of each turn for handshakes: a storm must not delay wakes */
+	WAKE_BUFFERS = 1024, /* answers to parked requests in flight per shard */
+	/* Of each turn for handshakes: what the rings have waits that long. Wakes do not, since the
+	 * commit word is looked at between any two steps. */
+	HANDSHAKE_SLICE_US = 1000,
 	BUFFER_KEEP_BYTES = 16384,
 	ACTIVE_KEEP = 8, /* and what was in use lately: the rest goes back */
 	ACTIVE_TRIM_MS = 2000,
@@ -252,6 +254,7 @@ struct shard {
 	uint32_t open_conns;
 	struct guard guards[GUARD_SLOTS];
 	bool draining, committed_pending;
+	bool wakes_unsent;  /* answers were begun that the kernel has not been handed yet */
 	bool journal_stuck; /* the store refused the last read of the journal */
 	uint64_t drain_until_ms;
 	enum move_phase phase;
@@ -316,6 +319,9 @@ void request_bad(struct shard *s, uint32_t slot, int status, const char *why); /
 void request_refuse(struct shard *s, uint32_t slot, int status, const char *why);
 void request_answer(struct shard *s, uint32_t slot, int eas_status, const char *why,
 	const uint8_t *doc, size_t n);
+/* Says 503 to a request that nobody has read, because no memory for it came free in time; without any
+ * but a wake buffer. False: not even that. */
+bool request_no_room(struct shard *s, uint32_t slot);
 void request_cred_done(struct shard *s, struct active *a);
 void request_job_done(struct shard *s, struct job *j);
 /* Runs the Sync of a parked slot again on a worker. False: no memory for it now. */

@@ -165,15 +165,30 @@ static void complete(
 static void reap(struct loop *l, struct loop_ring *r)
 {
 	struct io_uring *u = &r->r.uring;
-	unsigned head = *u->cq.khead;
+	unsigned head = *u->cq.khead, done = 0;
 
 	for (unsigned n = io_uring_cq_ready(u); n > 0; n--) {
 		struct io_uring_cqe cqe = u->cq.cqes[head++ & u->cq.ring_mask];
+
+		/* In a storm the futex's completion sits behind thousands of others, and what the
+		 * upcall begins would wait for them too. */
+		if (done++ % LOOK_EVERY == 0 && loop_commit_moved(l)) {
+			l->ev.committed(l->arg);
+			if (n > LOOK_EVERY)
+				loop_submit(l);
+		}
 
 		/* Before the upcall, so that what it submits finds the room. */
 		io_uring_smp_store_release(u->cq.khead, head);
 		complete(l, r, cqe.user_data, cqe.res, cqe.flags);
 	}
+}
+
+void loop_submit(struct loop *l)
+{
+	for (uint32_t i = 0; i < l->rings_open; i++)
+		if (io_uring_sq_ready(&l->rings[i].r.uring))
+			ring_submit(&l->rings[i].r);
 }
 
 /* True when there is something to reap. */
@@ -294,7 +309,7 @@ static void turn(struct loop *l)
 	l->now_ms = clock_mono_ms();
 	inbox_drain(l);
 	if (atomic_load_explicit(&l->commit_moved, memory_order_relaxed) &&
-		atomic_exchange(&l->commit_moved, false))
+		atomic_exchange(&l->commit_moved, false) && loop_commit_moved(l))
 		l->ev.committed(l->arg);
 	for (uint32_t i = 0; i < l->rings_open; i++) {
 		struct loop_ring *r = &l->rings[i];

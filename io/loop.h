@@ -61,7 +61,8 @@ struct loop_events {
 	/* Result of loop_export. */
 	void (*exported)(void *arg, uint32_t slot, int err);
 	void (*message)(void *arg, struct loop_msg *m);
-	/* The commit word moved (or may have); at least once after every change of it. */
+	/* The commit word moved (or may have); at least once after every change of it that
+	 * loop_commit_moved has not told of. Comes ahead of completions that wait. */
 	void (*committed)(void *arg);
 	/* After each batch of upcalls, and at the latest at the time the last tick returned. */
 	uint64_t (*tick)(void *arg, uint64_t now_ms);
@@ -124,6 +125,13 @@ void loop_deafen(struct loop *l, uint32_t slot);
  * free again at released()). What the kernel has taken still goes out, then FIN; with `reset` it is
  * dropped and the peer gets RST. Also for slots that are still connecting. */
 void loop_close(struct loop *l, uint32_t slot, bool reset);
+
+/* For an upcall that works long. True when the commit word has moved since committed() or this last
+ * told: do at once what committed() does. One load. */
+bool loop_commit_moved(struct loop *l);
+/* Hands what was begun in this turn to the kernel now, rather than at its end. One system call for
+ * each ring that has something. */
+void loop_submit(struct loop *l);
 
 /* ---- hand-over to another process: see io/handover.h ----
  *

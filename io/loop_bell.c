@@ -119,7 +119,7 @@ static long futex(const _Atomic uint32_t *word, int op, uint32_t value)
 static void *commit_thread(void *arg)
 {
 	struct loop *l = arg;
-	uint32_t seen = l->commit_seen;
+	uint32_t seen = l->commit_thread_seen;
 
 	while (!atomic_load(&l->commit_thread_stop)) {
 		futex(l->commit_word, FUTEX_WAIT, seen);
@@ -138,6 +138,7 @@ static void commit_thread_start(struct loop *l)
 {
 	sigset_t all, before;
 
+	l->commit_thread_seen = l->commit_seen;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	CHECK(pthread_create(&l->commit_thread, NULL, commit_thread, l) == 0);
@@ -172,14 +173,27 @@ static void commit_arm(struct loop *l)
 	ring_prep_futex_wait(sqe, l->commit_word, l->commit_seen);
 }
 
+bool loop_commit_moved(struct loop *l)
+{
+	uint32_t now;
+
+	if (!l->commit_word)
+		return false;
+	now = atomic_load(l->commit_word);
+	if (now == l->commit_seen)
+		return false;
+	l->commit_seen = now;
+	return true;
+}
+
 /* The word is read before the upcall: what changes later is met by the next wait's -EAGAIN. */
 void commit_came(struct loop *l, int res)
 {
 	if (res == -EFAULT || res == -EINVAL)
 		log_msg(LOG_ERROR, "waiting on the commit word: %s", strerror(-res));
 	CHECK(res != -EFAULT && res != -EINVAL);
-	l->commit_seen = atomic_load(l->commit_word);
-	l->ev.committed(l->arg);
+	if (loop_commit_moved(l))
+		l->ev.committed(l->arg);
 	commit_arm(l);
 }
 

@@ -34,6 +34,7 @@ enum {
 	BUFFER_BYTES_DEFAULT = 2048,
 	SEND_BYTES_MAX = 1 << 30, /* one SQE; results are int */
 	RETRY_MS = 100,           /* pause after an accept error that would come again at once */
+	LOOK_EVERY = 16,          /* completions between two looks at the commit word */
 	RENEW_STEP_MS = 250,      /* how often requests are renewed, where they must be */
 	RING_RETRY_MS = 5000,     /* pause after a ring could not be made */
 	HELD_BUCKETS = 64,
@@ -177,6 +178,7 @@ struct loop {
 
 	const _Atomic uint32_t *commit_word;
 	uint32_t commit_seen;
+	uint32_t commit_thread_seen; /* where it begins */
 	bool commit_thread_runs;
 	pthread_t commit_thread;
 

@@ -63,6 +63,8 @@ struct fixture {
 	unsigned accepted, connected, received, readable, sent, released, messages, commits, ticks;
 	const unsigned *until;
 	unsigned until_count;
+	unsigned received_at_commit; /* the last */
+	_Atomic uint32_t *word;
 	uint64_t deadline_ms, tick_every_ms;
 	bool echo, recv_on_accept;
 	void (*on_received)(struct fixture *f, uint32_t slot);
@@ -210,7 +212,10 @@ static void on_message(void *arg, struct loop_msg *m)
 
 static void on_committed(void *arg)
 {
-	((struct fixture *)arg)->commits++;
+	struct fixture *f = arg;
+
+	f->commits++;
+	f->received_at_commit = f->received;
 }
 
 static uint64_t on_tick(void *arg, uint64_t now_ms)
@@ -910,6 +915,53 @@ static void commits_of_another_process_are_seen(void **state)
 	munmap(shared, 4096);
 }
 
+static void move_word_once(struct fixture *f, uint32_t slot)
+{
+	(void)slot;
+	if (f->received == 1)
+		atomic_fetch_add(f->word, 1);
+}
+
+/* To a phone that hangs while thousands shake hands: their bytes, which are all there, do not come before
+ * its mail. Nobody wakes the futex here, so it is the looking that finds it. */
+static void a_commit_overtakes_completions(void **state)
+{
+	static _Atomic uint32_t word;
+	struct fixture *f = fixture_listening(
+		&(struct loop_options){.conns_max = 256, .cpu = -1, .commit_word = &word});
+	enum { CLIENTS = 120 };
+	unsigned before;
+	int c[CLIENTS];
+
+	(void)state;
+	f->word = &word;
+	f->on_received = move_word_once;
+	for (unsigned i = 0; i < CLIENTS; i++)
+		c[i] = client_to(&f->addr);
+	assert_true(reached(f, &f->accepted, CLIENTS));
+	for (unsigned i = 0; i < CLIENTS; i++)
+		do_recv(f, f->order[i]);
+	settle(f);
+	before = f->commits;
+	for (unsigned i = 0; i < CLIENTS; i++)
+		client_send(c[i], "x");
+	assert_true(reached(f, &f->received, CLIENTS));
+	assert_int_equal(f->commits, before + 1);
+	assert_in_range(f->received_at_commit, 1, 1 + 16);
+	/* Seen is seen, until it moves again. */
+	assert_false(loop_commit_moved(f->loop));
+	atomic_fetch_add(&word, 1);
+	assert_true(loop_commit_moved(f->loop));
+	assert_false(loop_commit_moved(f->loop));
+	/* and when the futex is woken at last, there is nothing new to tell */
+	syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	settle(f);
+	assert_int_equal(f->commits, before + 1);
+	for (unsigned i = 0; i < CLIENTS; i++)
+		close(c[i]);
+	fixture_free(f);
+}
+
 /* To the newcomer: a full server says so at once. And one that has room again accepts. */
 static void a_full_table_refuses(void **state)
 {
@@ -1346,6 +1398,7 @@ int main(void)
 		cmocka_unit_test(posts_arrive_in_order),
 		cmocka_unit_test(loops_wake_each_other),
 		cmocka_unit_test(commits_of_another_process_are_seen),
+		cmocka_unit_test(a_commit_overtakes_completions),
 		cmocka_unit_test(a_full_table_refuses),
 		cmocka_unit_test(listeners_share_what_is_left),
 		cmocka_unit_test(many_rings_serve_as_one),
