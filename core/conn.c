@@ -397,6 +397,13 @@ void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
 		close_gone(s, slot, n);
 		return;
 	}
+	/* Begun behind a hanging request, then it had to wait for a buffer: that request is answered
+	 * by now, and these bytes are the next one's. */
+	if (!a && c->state == CONN_IDLE && (a = conn_active(s, slot, true))) {
+		buf_room(&a->head, HEAD_ROOM_BYTES);
+		c->state = CONN_HEAD;
+		conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
+	}
 	if (!a) {
 		conn_close(s, slot, false);
 		return;

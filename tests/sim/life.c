@@ -141,6 +141,8 @@ static void process_end(struct server **sp)
 		for (uint32_t k = 0; k < shard->slots_max; k++) {
 			const struct waiter *w = waiters_get(shard->waiters, k);
 
+			world.lost_conns += shard->conns[k].state != CONN_FREE;
+			world.lost_parked += w != NULL;
 			METRIC_ADD(CONNS, shard->conns[k].state != CONN_FREE ? -1 : 0);
 			METRIC_ADD(PARKED_PING, w && w->kind == WAITER_PING ? -1 : 0);
 			METRIC_ADD(PARKED_SYNC, w && w->kind == WAITER_SYNC ? -1 : 0);
@@ -213,7 +215,7 @@ void life_tear_down(void)
 	wires_cut(); /* the listening sockets went too, and who was about to connect */
 	writer_free(&world.writer);
 	db_close(&world.db);
-	world.held = world.frozen = (struct span){0};
+	world.held = world.frozen = world.no_memory = (struct span){0};
 	oracle_crashed();
 }
 
@@ -404,6 +406,7 @@ static void leave(void *arg, uint64_t number)
 			up.moves[i].done = NULL;
 			up.moves[i].grace_ms = DRAIN_GRACE_MS;
 			up.moves[i].pace_ms = up.pace_ms;
+			world.given_parked += up.moves[i].parked;
 			shard_step(world.old->shards[i], SHARD_LEAVE, &up.moves[i]);
 		}
 		if (up.pace_ms) {
@@ -568,7 +571,7 @@ void life_upgrade(void *arg, uint64_t unused)
 	(void)arg, (void)unused;
 	if (!world.up || atomic_load(&world.server->draining) || sim_now_us >= world.end_us)
 		return;
-	if (life_upgrades()) {
+	if (life_upgrades() || sim_now_us < world.held.until_us + 30 * SECOND) {
 		/* (the main thread does one after the other) */
 		sim_at(sim_now_us + 5 * SECOND, life_upgrade, NULL, 0);
 		return;
@@ -593,4 +596,34 @@ void life_blow(void *arg, uint64_t orderly)
 		sim_at(sim_now_us + SECOND, life_blow, NULL, orderly);
 	else
 		drain();
+}
+
+/* ---- what a kernel or a machine has none of for a while -----------------------------------------
+ */
+
+void life_stretch(void *arg, uint64_t unused)
+{
+	uint64_t until = sim_now_us + sim_between(100 * MS, 15 * SECOND);
+	enum scarce what = (enum scarce)sim_below(4);
+
+	(void)arg, (void)unused;
+	if (!world.up || atomic_load(&world.server->draining) || sim_now_us >= world.end_us)
+		return;
+	if (life_upgrades() || sim_now_us < world.held.until_us + 30 * SECOND) {
+		sim_at(sim_now_us + 10 * SECOND, life_stretch, NULL, 0);
+		return;
+	}
+	world.stretches++;
+	sim_note(NULL, NULL, "server: short of # (buffers, accepts, slots, memory) for # ms", what,
+		(until - sim_now_us) / MS, 0);
+	if (what == SCARCE_MEMORY) {
+		world.no_memory = (struct span){sim_now_us, until};
+		/* Who waits for memory looks for it every two seconds. */
+		world.held = (struct span){sim_now_us, until + 2 * SECOND};
+		return;
+	}
+	for (unsigned i = 0; i < world.server->shard_count; i++)
+		if (i == 0 || sim_permille(500))
+			net_starve(world.server->shards[i]->loop, what, until);
+	world.held = (struct span){sim_now_us, until};
 }

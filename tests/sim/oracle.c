@@ -36,6 +36,8 @@ enum {
 	WHEEL_US = 1000 * MS + TURN_MAX_US, /* deadlines are rounded up to a second */
 	HEARTBEAT_SLACK_US = 2000 * MS,
 	STRAY_US = 900 * SECOND,
+	REFUSED_MAX_US = 900 * SECOND,
+	STORM_OVER_MAX_US = 400 * SECOND,
 	TIE_US = 2000 * MS, /* requests that arrive so close together have no order */
 };
 
@@ -171,8 +173,9 @@ static uint64_t limit_us(const struct request *r, enum cause cause)
 		limit += r->end_more_us ? r->end_more_us + WHEEL_US : 0;
 	if (!r->parked_us || r->parked_us > from)
 		limit = (start > from ? start : from) + delay + WAKE_US;
+	/* It runs again on a worker, which takes memory, and a place in the queue. */
 	if (r->kind == ASK_SYNC)
-		limit += 2 * (uint64_t)COMMAND_US;
+		limit = after(&world.no_memory, limit, 0) + 2 * (uint64_t)COMMAND_US;
 	return limit;
 }
 
@@ -361,6 +364,11 @@ static void is_over(struct request *r)
 	}
 	if (r->kind == ASK_FOLDER_SYNC && r->turn_us && !r->answered_us && r->asked_key == 0)
 		r->phone->reset_us = r->phone->keys_dark_us;
+	if (r->kind == ASK_PING && r->turn_us && !r->answered_us && !r->parked_us && !r->empty) {
+		r->phone->cache_known = false;
+		r->phone->cache_dark_us =
+			after(&world.held, sim_now_us, 0) + START_US + world.start_slack_us;
+	}
 	if (r->kind == ASK_SYNC && r->turn_us && !r->answered_us)
 		r->phone->sync_dark_us = sim_now_us + STRAY_US;
 	for (q = &r->phone->open; *q && *q != r; q = &(*q)->phone_next)
@@ -440,7 +448,8 @@ static void accepted(struct request *r)
 	if (r->accepted || r->kind != ASK_PING)
 		return;
 	r->accepted = true;
-	if (r->cache_stamp != p->cache_touched || !r->params_known || sim_now_us <= p->keys_dark_us)
+	if (r->cache_stamp != p->cache_touched || !r->params_known ||
+		sim_now_us <= p->keys_dark_us || sim_now_us <= p->cache_dark_us)
 		return;
 	if (!r->empty) {
 		p->cache_known = true;
@@ -487,6 +496,12 @@ static int by_number(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+static void served(struct phone *p)
+{
+	p->settled_us = sim_now_us;
+	p->refused_us = 0;
+}
+
 static void parked(struct request *r, const struct shard *s)
 {
 	const struct waiter *w = waiters_get(s->waiters, r->wire->own.slot);
@@ -531,6 +546,7 @@ static void parked(struct request *r, const struct shard *s)
 	}
 	accepted(r);
 	newest(r);
+	served(r->phone);
 	r->cause_us[CAUSE_HEARTBEAT] = sim_now_us;
 	sim_at(limit_us(r, CAUSE_HEARTBEAT) + 1, due, r, CAUSE_HEARTBEAT);
 	must_end(r, CAUSE_ADDED);
@@ -820,6 +836,10 @@ static void judge_sync(struct request *r)
 	for (struct request *o = p->open; o; o = o->phone_next)
 		if (o != r && o->kind == ASK_SYNC && o->turn_us)
 			o->overlapped = r->overlapped = true;
+	if (p->waits_for != r) { /* given up meanwhile */
+		p->sync_dark_us = sim_now_us + STRAY_US;
+		p->stray_us = sim_now_us;
+	}
 	if (r->status == 12) {
 		judge_hierarchy(r);
 		return;
@@ -1026,7 +1046,50 @@ static void read_document(struct request *r, struct bytes doc)
 	arena_free(&a);
 }
 
-static void judge(struct wire *w, struct request *r, int http, struct bytes doc)
+/* A refusal must have its cause, say when to come again, and not be for ever. */
+static void judge_refusal(struct request *r, struct bytes head)
+{
+	struct phone *p = r->phone;
+	const char *retry = memmem(head.p, head.n, "Retry-After: ", 13);
+	unsigned base = (unsigned)world.config->core_retry_after_s,
+		 told = retry ? (unsigned)atoi(retry + 13) : 0;
+
+	if (told < base || told > 2 * base)
+		sim_fail(p, NULL, "STORM: request %llu: 503 with Retry-After %u",
+			(unsigned long long)r->number, told);
+	if (!world.low_limits)
+		sim_fail(p, NULL, "STORM: request %llu is refused, and nothing is short",
+			(unsigned long long)r->number);
+	if (!p->refused_us)
+		p->refused_us = sim_now_us;
+	if (sim_now_us > p->refused_us + REFUSED_MAX_US)
+		sim_fail(p, NULL, "STORM: refused again and again since %.3f",
+			(double)p->refused_us / SECOND);
+	world.told_later++;
+	KEPT(STORM);
+}
+
+void oracle_after_storm(uint64_t began_us)
+{
+	/* Only when nothing else held them up. */
+	if (!world.up || world.drain_us + STORM_OVER_MAX_US > began_us || life_upgrades() ||
+		world.held.until_us + STORM_OVER_MAX_US > began_us || sim_now_us > world.end_us)
+		return;
+	for (unsigned i = 0; i < world.phone_count; i++) {
+		struct phone *p = &world.phones[i];
+
+		if (p->settled_us >= began_us) {
+			KEPT(STORM);
+			continue;
+		}
+		if (!p->wire || p->box->disabled || p->box->access_us || p->access_us)
+			continue;
+		sim_fail(p, NULL, "STORM: not served again since the storm at %.3f",
+			(double)began_us / SECOND);
+	}
+}
+
+static void judge(struct wire *w, struct request *r, int http, struct bytes doc, struct bytes head)
 {
 	if (!r)
 		sim_fail(w->phone, NULL, "ONE: wire %llu: an answer (HTTP %d) to no request",
@@ -1052,10 +1115,18 @@ static void judge(struct wire *w, struct request *r, int http, struct bytes doc)
 		(uint64_t)http, (uint64_t)r->status);
 	is_over(r);
 	KEPT(ONE);
+	if (http != 503)
+		r->phone->refused_us = 0;
 	if (http == 403 && denied(r))
 		return;
 	if (http == r->expect)
 		return;
+	if (http == 503) {
+		judge_refusal(r, head);
+		return;
+	}
+	if (http == 200)
+		served(r->phone);
 	if (http != 200)
 		sim_fail(r->phone, NULL, "request %llu: HTTP %d", (unsigned long long)r->number,
 			http);
@@ -1096,7 +1167,8 @@ void oracle_said(struct wire *w, const uint8_t *p, size_t n)
 		if (memmem(w->said.p, head, "Connection: close", 17))
 			w->close_announced = true;
 		if (http != 100) {
-			judge(w, w->first, http, bytes_of(w->said.p + head, body));
+			judge(w, w->first, http, bytes_of(w->said.p + head, body),
+				bytes_of(w->said.p, head));
 			if (w->first && w->first->complete_us)
 				its_turn(w->first);
 		}

@@ -46,6 +46,9 @@ void phone_make(struct phone *p, unsigned index, struct box *b)
 static void step_in(struct phone *p, uint64_t us)
 {
 	p->generation++;
+	/* As told, and not all at once. */
+	if (sim_now_us + us < p->not_before_us)
+		us = p->not_before_us - sim_now_us + sim_between(0, 2 * SECOND);
 	sim_at(sim_now_us + us, step, p, p->generation);
 }
 
@@ -680,6 +683,11 @@ static void answered(struct phone *p, struct request *r)
 	p->waits_for = NULL;
 	if (p->home)
 		return;
+	if (r->http == 503) {
+		p->not_before_us = sim_now_us + r->retry_s * (uint64_t)SECOND;
+		step_in(p, 0);
+		return;
+	}
 	if (r->http != 200 || r->status > 100 || r->status == 8) {
 		p->hierarchy_ok = p->hierarchy_ok && sim_permille(500);
 		step_in(p, sim_between(1 * SECOND, 60 * SECOND));
@@ -720,8 +728,11 @@ void phone_heard(struct wire *w)
 
 		if (status != 100) {
 			CHECK(r);
+			const char *retry = memmem(w->got.p, head, "Retry-After: ", 13);
+
 			w->read_first = r->read_next;
 			r->http = status;
+			r->retry_s = retry ? (unsigned)atoi(retry + 13) : 0;
 		}
 		memmove(w->got.p, w->got.p + n, w->got.n - n);
 		w->got.n -= n;
@@ -784,6 +795,21 @@ static void step(void *arg, uint64_t generation)
 		wait_for(p, sync(p, wire_for(p, sim_permille(100)), true));
 	else
 		wait_for(p, ping(p, wire_for(p, sim_permille(100))));
+}
+
+void phone_drops(struct phone *p)
+{
+	struct wire *w = p->wire;
+
+	if (p->home || !w)
+		return;
+	p->waits_for = NULL;
+	p->wire = NULL;
+	if (sim_permille(50))
+		wire_vanish(w);
+	else
+		wire_close(w, sim_permille(500));
+	step_in(p, sim_between(0, 300 * MS));
 }
 
 void phone_go_home(struct phone *p)

@@ -109,11 +109,10 @@ void net_discard(struct loop *l, void (*discard)(struct loop_msg *m));
 enum greeting { GREET_COME_IN, GREET_LATER, GREET_FULL, GREET_GONE };
 enum greeting net_accept(struct loop *l, struct wire *w);
 void net_accept_waiting(void);
-unsigned net_waiting(void);
 
 /* What a kernel may have none of for a while: receive buffers, descriptors for newcomers (they stay
  * in the queue), slots (they are refused). */
-enum scarce { SCARCE_BUFFERS, SCARCE_ACCEPTS, SCARCE_SLOTS };
+enum scarce { SCARCE_BUFFERS, SCARCE_ACCEPTS, SCARCE_SLOTS, SCARCE_MEMORY };
 void net_starve(struct loop *l, enum scarce what, uint64_t until_us);
 
 /* An upgrade: place for a loop's sockets (free() it), how often (per mille) the kernel refuses, and
@@ -136,6 +135,8 @@ enum {
  */
 
 /* Forgets what was to be run, after giving it to `discard`. */
+bool simwork_full(const struct work_pool *pool);
+unsigned simcred_waiting(void);
 void simwork_crash(struct work_pool *pool, void (*discard)(struct work *w));
 void simcred_crash(const struct server *s,
 	bool (*is_of)(const struct server *s, const struct cred_job *j),
@@ -207,6 +208,10 @@ struct world {
 	uint64_t pace_until_us, pace_from_us; /* what hangs is ended within this time */
 	unsigned commits, crashes, drains, upgrades, failed_upgrades, moved, storms, stretches;
 	unsigned refused, told_later;
+	bool low_limits;                                /* so that a storm meets them */
+	unsigned hashing_max;                           /* password checks at once; 0: any */
+	struct span no_memory;                          /* for requests that begin */
+	uint64_t lost_conns, lost_parked, given_parked; /* with processes; to another process */
 };
 extern struct world world;
 
@@ -237,6 +242,7 @@ void life_open_store(void);
 void life_tear_down(void);
 void life_upgrade(void *arg, uint64_t unused);
 bool life_upgrades(void); /* one is under way, or the old process has not ended yet */
+void life_stretch(void *arg, uint64_t unused);
 void life_blow(void *arg, uint64_t orderly); /* drain or crash */
 
 /* ---- phone.c
@@ -282,6 +288,7 @@ struct request {
 	uint64_t cause_us[8];
 	/* the answer for the phone */
 	int http, status;
+	unsigned retry_s; /* Retry-After */
 	uint32_t changed[PHONE_PING_MAX];
 	unsigned changed_count, limit;
 	struct buf body;
@@ -325,14 +332,19 @@ struct phone {
 	bool keys_known;
 	uint64_t stray_us;     /* a Sync that nobody waits for was there */
 	uint64_t sync_dark_us; /* a Sync that nobody waits for runs until then, or ran */
-	uint64_t reset_us;     /* a FolderSync from nothing dropped what was remembered */
-	uint64_t keys_dark_us; /* one without an answer may run until then */
+	/* A 503 told it to come back not before then; since when it was told so without an end. */
+	uint64_t not_before_us, refused_us;
+	uint64_t settled_us;    /* it was answered with 200, or hung, last */
+	uint64_t reset_us;      /* a FolderSync from nothing dropped what was remembered */
+	uint64_t cache_dark_us; /* a Ping that nobody waits for may run until then */
+	uint64_t keys_dark_us;  /* one without an answer may run until then */
 	uint32_t keys[2];
 };
 
 void phone_make(struct phone *p, unsigned index, struct box *b);
 void phone_begin(struct phone *p);
 void phone_go_home(struct phone *p);
+void phone_drops(struct phone *p);           /* a storm: its network is gone, and comes back soon */
 void phone_heard(struct wire *w);            /* bytes came */
 void phone_lost(struct wire *w, bool reset); /* the connection is over */
 void phone_forget(struct phone *p);          /* at the end of a run */
@@ -354,6 +366,8 @@ void oracle_change(struct box *b, const struct journal_row *row);
 void oracle_everybody(const char *why, uint64_t more_us);
 /* This shard's connections that wait are another process' now: none may have stayed. */
 void oracle_left_behind(const struct shard *s);
+/* The storm of that time must be over by now: everybody is served. */
+void oracle_after_storm(uint64_t began_us);
 void oracle_crashed(void);
 void oracle_shard(const struct shard *s, bool at_rest);
 /* What the store says that the device knows. False: never synced. */
@@ -370,6 +384,7 @@ bool oracle_position(
 	X(DURABLE, "what was acknowledged survives a crash")                                       \
 	X(HIERARCHY, "Status 7 comes when others changed the folders, and only then")              \
 	X(UPGRADE, "an upgrade moves every connection that waits, and no two processes use one")   \
+	X(STORM, "who is refused is told when to come again, and all are served in the end")       \
 	X(LEAK, "slots, memory, waiters and queues agree, and are empty at rest")
 enum promise {
 #define X(id, text) PROMISE_##id,

@@ -36,7 +36,7 @@ enum cred_result cred_check(struct credentials *c, struct db_txn *txn, const cha
 	enum cred_result r;
 
 	(void)c;
-	if (sim_permille(100))
+	if (sim_permille(world.low_limits ? 300 : 100))
 		return CRED_UNKNOWN;
 	r = look_up(txn, user, password, &a);
 	if (r == CRED_OK || r == CRED_DISABLED)
@@ -76,6 +76,15 @@ static void hashed(void *arg, uint64_t number)
 	net_sender = 0;
 }
 
+unsigned simcred_waiting(void)
+{
+	unsigned n = 0;
+
+	for (const struct entry *e = entries; e; e = e->next)
+		n++;
+	return n;
+}
+
 bool cred_submit(struct credentials *c, struct cred_job *j)
 {
 	static uint64_t count;
@@ -83,6 +92,10 @@ bool cred_submit(struct credentials *c, struct cred_job *j)
 
 	(void)c;
 	CHECK(e);
+	if (world.hashing_max && simcred_waiting() >= world.hashing_max) {
+		free(e);
+		return false;
+	}
 	*e = (struct entry){entries, j, ++count};
 	entries = e;
 	sim_at(sim_now_us + (sim_permille(200) ? sim_between(0, CRED_MAX_US - 100 * MS)

@@ -748,8 +748,15 @@ bool net_stopped(const struct loop *l)
 	return l->stopped;
 }
 
+static void in_again(void *arg, uint64_t unused)
+{
+	(void)arg, (void)unused;
+	net_accept_waiting();
+}
+
 void net_starve(struct loop *l, enum scarce what, uint64_t until_us)
 {
+	sim_at(until_us, in_again, NULL, 0);
 	if (what == SCARCE_BUFFERS)
 		l->no_buffers_us = until_us;
 	else if (what == SCARCE_ACCEPTS)
@@ -794,4 +801,19 @@ void net_discard(struct loop *l, void (*discard)(struct loop_msg *m))
 			wire_cut(r->wire);
 	}
 	l->ready_n = 0;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------
+ */
+
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+
+/* Where memory may run out and the server lives on: that of a request which begins. */
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+	if (bytes == sizeof(struct active) && sim_now_us < world.no_memory.until_us &&
+		sim_now_us >= world.no_memory.from_us)
+		return NULL;
+	return __real_calloc(n, bytes);
 }

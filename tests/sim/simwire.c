@@ -128,15 +128,6 @@ void net_accept_waiting(void)
 			q = &(*q)->queue_next;
 }
 
-unsigned net_waiting(void)
-{
-	unsigned n = 0;
-
-	for (const struct wire *w = queue; w; w = w->queue_next)
-		n++;
-	return n;
-}
-
 static void connect_arrives(void *arg, uint64_t unused)
 {
 	struct wire *w = arg, **q = &queue;

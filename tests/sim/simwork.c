@@ -63,6 +63,11 @@ bool work_submit(struct work_pool *p, struct work *w)
 	return true;
 }
 
+bool simwork_full(const struct work_pool *pool)
+{
+	return pool->queued + 1 >= pool->queue_max; /* (or was, a moment ago) */
+}
+
 void work_pool_free(struct work_pool **pp)
 {
 	CHECK((*pp)->queued == 0);

@@ -17,7 +17,7 @@
 struct world world;
 
 static const int64_t gauges[] = {M_CONNS, M_PARKED_PING, M_PARKED_SYNC};
-static int64_t gauge_base[ARRAY_LEN(gauges)];
+static int64_t lost_conns, lost_requests; /* of runs before */
 
 /* ---- what the journal says
  * -------------------------------------------------------------------------- */
@@ -494,6 +494,30 @@ static void policy_changes(void *arg, uint64_t unused)
 	oracle_everybody("policy", 0);
 }
 
+enum { STORM_OVER_US = 400 * SECOND };
+
+static void storm_over(void *arg, uint64_t began_us)
+{
+	(void)arg;
+	oracle_after_storm(began_us);
+}
+
+/* Nearly all phones lose their connections at once. */
+static void storm(void *arg, uint64_t unused)
+{
+	unsigned stay = sim_below(300);
+
+	(void)arg, (void)unused;
+	if (!world.up)
+		return;
+	world.storms++;
+	sim_note(NULL, NULL, "storm: all but # in a thousand drop", stay, 0, 0);
+	for (unsigned i = 0; i < world.phone_count; i++)
+		if (!sim_permille(stay))
+			phone_drops(&world.phones[i]);
+	sim_at(sim_now_us + STORM_OVER_US, storm_over, NULL, sim_now_us);
+}
+
 /* ---- a run
  * -------------------------------------------------------------------------------------------- */
 
@@ -544,12 +568,19 @@ void world_make(uint64_t seed, const struct sim_options *o)
 	CHECK(world.boxes && world.phones && world.config);
 	set("policy.require=%lld", 0);
 	set("log.requests=%lld", 0);
-	set("core.connections_max=%lld", (long long)(o->devices * 8 + 64));
+	world.low_limits = sim_permille(400);
+	set("core.connections_max=%lld",
+		(long long)(o->devices * (world.low_limits ? 2 + sim_below(4) : 8) + 64));
 	/* Few phones share a second here: with one a second, many are moved. */
 	if (sim_permille(400))
 		set("push.expiries_per_second_max=%lld", (long long)sim_between(1, 2));
 	set("push.coalesce_ms=%lld", sim_permille(300) ? 0 : (long long)sim_between(100, 4000));
-	if (sim_permille(200)) {
+	if (world.low_limits) {
+		set("core.work_queue_max=%lld", (long long)sim_between(2, 12));
+		set("core.retry_after_s=%lld", (long long)sim_between(2, 30));
+		world.hashing_max = 1 + sim_below(6);
+	}
+	if (world.low_limits || sim_permille(100)) {
 		set("core.requests_in_flight_max=%lld", 16);
 		world.start_slack_us = 60ull * SECOND;
 	}
@@ -607,6 +638,42 @@ void world_live(void)
 		sim_at(sim_now_us + sim_between(span / 10, span), policy_changes, NULL, 0);
 	for (unsigned n = sim_below(6); n; n--)
 		sim_at(sim_now_us + sim_between(span / 10, span), life_upgrade, NULL, 0);
+	for (unsigned n = sim_below(4); n; n--)
+		sim_at(sim_now_us + sim_between(span / 10, span), life_stretch, NULL, 0);
+	for (unsigned n = world.low_limits ? 1 + sim_below(2) : sim_permille(300); n; n--)
+		sim_at(sim_now_us + sim_between(span / 10, span), storm, NULL, 0);
+}
+
+/* What began has ended, as the counters tell it. */
+static void accounts_check(void)
+{
+	static const enum metric_id begun[] = {M_CONNS_ACCEPTED, M_CONNS_ADOPTED},
+				    closed[] = {M_CONNS_CLOSED_SERVER, M_CONNS_CLOSED_PEER,
+					    M_CONNS_CLOSED_LOST, M_CONNS_CLOSED_MOVED},
+				    parked[] = {M_PARKED_PING_TOTAL, M_PARKED_SYNC_TOTAL},
+				    woken[] = {M_WAKE_CHANGE, M_WAKE_EXPIRED, M_WAKE_HIERARCHY,
+					    M_WAKE_SUPERSEDED, M_WAKE_ACCESS, M_WAKE_DRAIN,
+					    M_WAKE_HANGUP};
+	int64_t conns = 0, requests = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(begun); i++)
+		conns += metrics_sum(begun[i]);
+	for (size_t i = 0; i < ARRAY_LEN(closed); i++)
+		conns -= metrics_sum(closed[i]);
+	for (size_t i = 0; i < ARRAY_LEN(parked); i++)
+		requests += metrics_sum(parked[i]);
+	for (size_t i = 0; i < ARRAY_LEN(woken); i++)
+		requests -= metrics_sum(woken[i]);
+	/* (metrics are of all runs so far; so are these) */
+	lost_conns += (int64_t)world.lost_conns;
+	lost_requests += (int64_t)(world.lost_parked + world.given_parked);
+	if (conns != lost_conns || requests != lost_requests)
+		sim_fail(NULL, NULL,
+			"LEAK: %lld connections and %lld requests began without an end, not %lld, "
+			"%lld",
+			(long long)conns, (long long)requests, (long long)lost_conns,
+			(long long)lost_requests);
+	world.lost_conns = world.lost_parked = world.given_parked = 0;
 }
 
 void world_rest(void)
@@ -624,11 +691,11 @@ void world_rest(void)
 	for (unsigned i = 0; i < world.shards; i++)
 		oracle_shard(world.server->shards[i], true);
 	for (size_t i = 0; i < ARRAY_LEN(gauges); i++)
-		if (metrics_sum((enum metric_id)gauges[i]) != gauge_base[i])
+		if (metrics_sum((enum metric_id)gauges[i]) != 0)
 			sim_fail(NULL, NULL, "gauge %zu is off by %lld", i,
-				(long long)(metrics_sum((enum metric_id)gauges[i]) -
-					    gauge_base[i]));
+				(long long)metrics_sum((enum metric_id)gauges[i]));
 	world_items_check();
+	accounts_check();
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
