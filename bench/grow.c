@@ -102,7 +102,7 @@ static bool step(struct bench *b, uint32_t phones, uint32_t before,
 	bench_note("grow: %u phones: %.0f B user, %.0f B kernel per Ping; idle %.3f %% of a core",
 		phones, user, kernel, idle);
 	snprintf(name, sizeof(name), "grow_%u_wake", phones);
-	if ((b->mailroom || b->publisher) && !bench_interrupted &&
+	if ((b->mailroom || b->publisher || b->mailer) && !bench_interrupted &&
 		!bench_wake_some(b, name, b->wakes, &wakes))
 		return false;
 	json_array_append_new(rows, json_pack("[f, f, f, f, f, f, f, f]", n, user, kernel, client,

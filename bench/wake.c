@@ -10,7 +10,8 @@
 struct latencies {
 	uint64_t *from_commit, *from_begin;
 	size_t n;
-	uint64_t woken; /* phones: all of an account are */
+	uint64_t woken;    /* phones: all of an account are */
+	uint32_t at, mask; /* of choose */
 };
 
 static bool hangs_again(struct bench *b, uint32_t phone)
@@ -29,9 +30,22 @@ static bool hangs_again(struct bench *b, uint32_t phone)
 		       phone, s.parked, s.answered, s.busy, s.why);
 }
 
+/* At random; with IMAP in a random order, each once before any comes again: Dovecot 2.3 misses mail that
+ * comes in the second between a wake and hibernation. */
+static uint32_t choose(const struct bench *b, struct latencies *l)
+{
+	if (!b->imap)
+		return bench_random_below(b->hanging);
+	/* A generator of full period modulo a power of two (a = 1 mod 4, c odd). */
+	do
+		l->at = l->at * 5 + 12345;
+	while ((l->at & l->mask) >= b->hanging);
+	return l->at & l->mask;
+}
+
 static bool wake_one(struct bench *b, struct latencies *l)
 {
-	uint32_t phone = bench_random_below(b->hanging), user = phone % b->users,
+	uint32_t phone = choose(b, l), user = phone % b->users,
 		 count = bench_phones_of_user(b, user);
 	struct fleet *fleet = bench_fleet_of(b, user);
 	uint64_t commit_ns, begun_ns = clock_mono_ns();
@@ -106,6 +120,9 @@ bool bench_wake_some(struct bench *b, const char *name, uint32_t wakes, struct w
 	bool ok = true;
 
 	CHECK(wakes > 0 && b->hanging > 0);
+	l.at = bench_random_below(UINT32_MAX);
+	while (l.mask < b->hanging)
+		l.mask = l.mask * 2 + 1;
 	l.from_commit = calloc(wakes, sizeof(*l.from_commit));
 	l.from_begin = calloc(wakes, sizeof(*l.from_begin));
 	CHECK(l.from_commit && l.from_begin);
