@@ -159,8 +159,12 @@ static bool look_at_answers(struct day *d)
 
 static void happen(struct day *d, double *due, double more, void (*what)(struct fleet *, uint32_t))
 {
+	uint32_t now;
+
 	*due += more;
-	for (; *due >= 1; --*due)
+	now = (uint32_t)*due;
+	*due -= now;
+	while (now-- > 0)
 		what(d->b->fleet, bench_random_below(d->b->phones));
 }
 
