@@ -213,7 +213,7 @@ static bool wake_all(struct bench *b, uint32_t rounds, bool list_too)
 	CHECK(u.commit_ns && u.took && u.woken && u.users);
 	for (uint32_t i = 0; i < b->users; i++)
 		u.users[i] = i;
-	for (int list = 0; list <= list_too; list++) {
+	for (int list = 0; list < (list_too ? 2 : 1); list++) {
 		u.list = list;
 		for (uint32_t r = 0; r < rounds && ok; r++) {
 			ok = burst_round(&u);

@@ -33,6 +33,7 @@ section() { # file title filter
 	jq -r -s "$lib $3" "$OUT/$1.jsonl" || exit 1
 }
 
+cat "$OUT"/*.jsonl >/dev/null || exit 1
 cat "$OUT"/*.jsonl | jq -r -n 'first(inputs | .machine | objects) |
 	"Machine: \(.cpu), \(.cores) cores, \(.mem_bytes / 1073741824 | floor) GiB, kernel \(.kernel)"'
 
@@ -117,7 +118,7 @@ table(["\($r.s.phones | num) phones: \($r.note.day_cpu // "")", ""];
 	[$f | to_entries[] | [(.key | ltrimstr("day_") | gsub("_"; " ")), (.value | num)]])'
 
 section send 'The floor under a burst: bare sends' '
-origin, "",
+"`make bench-send` (commit " + (.c // "?") + ")", "",
 table(["", "CPU each"]; [["a send of \($r.s.bytes) bytes, the receiving half included", ($f.send_cpu | time)],
 	["the same, dropped at the receiving socket", ($f.send_cpu_to_deaf_peers | time)]])'
 

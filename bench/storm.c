@@ -48,11 +48,10 @@ static bool wake_next(struct wakes *w)
 	/* By mail the phone may hear of it before the 250 is here. */
 	w->took[w->n++] =
 		bench_since(fleet_came_ns(b->watch, user), b->mailer ? begun_ns : commit_ns);
-	for (uint32_t i = user; i < b->phones; i += b->users) {
-		if (!bench_caught_up(b, i, 1, why, sizeof(why)))
-			return bench_failed(b, "%s", why);
+	if (!bench_caught_up_user(b, user, why, sizeof(why)))
+		return bench_failed(b, "%s", why);
+	for (uint32_t i = user; i < b->phones; i += b->users)
 		fleet_ping(b->watch, i);
-	}
 	/* The fleet's thread is busy too: until it has sent them, their answers are the old ones. */
 	until_ms = clock_mono_ms() + WAKE_PATIENCE_MS;
 	for (uint32_t i = user; i < b->phones; i += b->users)

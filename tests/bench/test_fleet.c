@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* To the benchmark engineer: a server that answers twice, at the wrong time, about the wrong folder or
+ * not at all does not pass for a good one. */
+#include "bench/fleet.h"
+#include "core/base/check.h"
+#include "core/base/clock.h"
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+/* ---- a server of one phone, which does as it is told, request by request ---- */
+
+enum act {
+	HANG,
+	WAKE,           /* status 2, the inbox */
+	WAKE_TWICE,     /* and once more a little later */
+	WAKE_OTHER,     /* another folder */
+	WAKE_BOTH,      /* the inbox and another */
+	END,            /* status 1 */
+	END_SLOWLY,     /* that, some seconds later */
+	REFUSE_SECONDS, /* 503, Retry-After: 1 */
+};
+
+struct server {
+	int fd;
+	pthread_t thread;
+	struct sockaddr_storage at;
+	const enum act *acts;
+	unsigned count, done;
+};
+
+static void pause_ms(unsigned ms)
+{
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+
+	nanosleep(&ts, NULL);
+}
+
+/* The client may have gone. */
+static void say(int fd, const void *p, size_t n)
+{
+	(void)!send(fd, p, n, MSG_NOSIGNAL);
+}
+
+/* A Ping answer: status, and folders by their one-letter ids. */
+static void say_ping(int fd, char status, const char *folders)
+{
+	static const uint8_t begin[] = {0x03, 0x01, 0x6a, 0x00, 0x00, 0x0d, 0x45, 0x47, 0x03};
+	uint8_t doc[64];
+	char head[128];
+	size_t n = sizeof(begin);
+
+	memcpy(doc, begin, n);
+	doc[n++] = (uint8_t)status;
+	doc[n++] = 0;
+	doc[n++] = 0x01;
+	if (*folders)
+		doc[n++] = 0x49;
+	for (const char *f = folders; *f; f++) {
+		const uint8_t folder[] = {0x4a, 0x03, (uint8_t)*f, 0x00, 0x01};
+
+		memcpy(doc + n, folder, sizeof(folder));
+		n += sizeof(folder);
+	}
+	if (*folders)
+		doc[n++] = 0x01;
+	doc[n++] = 0x01;
+	snprintf(head, sizeof(head),
+		"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.ms-sync.wbxml\r\n"
+		"Content-Length: %zu\r\n\r\n",
+		n);
+	say(fd, head, strlen(head));
+	say(fd, doc, n);
+}
+
+static void act(int fd, enum act what)
+{
+	static const char refusal[] = "HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: "
+				      "0\r\nConnection: close\r\n\r\n";
+
+	switch (what) {
+	case HANG:
+		break;
+	case WAKE:
+		say_ping(fd, '2', "1");
+		break;
+	case WAKE_TWICE:
+		say_ping(fd, '2', "1");
+		pause_ms(200);
+		say_ping(fd, '2', "1");
+		break;
+	case WAKE_OTHER:
+		say_ping(fd, '2', "7");
+		break;
+	case WAKE_BOTH:
+		say_ping(fd, '2', "17");
+		break;
+	case END_SLOWLY:
+		pause_ms(4000);
+		say_ping(fd, '1', "");
+		break;
+	case END:
+		say_ping(fd, '1', "");
+		break;
+	case REFUSE_SECONDS:
+		say(fd, refusal, sizeof(refusal) - 1);
+		break;
+	}
+}
+
+/* One request: its head, and as many bytes as that says. */
+static bool hear(int fd, char *in, size_t cap, size_t *n)
+{
+	for (;;) {
+		char *end = memmem(in, *n, "\r\n\r\n", 4);
+		const char *length = end ? memmem(in, *n, "Content-Length: ", 16) : NULL;
+		size_t whole = end ? (size_t)(end + 4 - in) : 0;
+
+		if (length)
+			whole += strtoul(length + 16, NULL, 10);
+		if (end && *n >= whole) {
+			*n -= whole;
+			memmove(in, in + whole, *n);
+			return true;
+		}
+		ssize_t got = recv(fd, in + *n, cap - *n - 1, 0);
+
+		if (got <= 0)
+			return false;
+		*n += (size_t)got;
+		in[*n] = 0;
+	}
+}
+
+static void *server_thread(void *arg)
+{
+	struct server *s = arg;
+	char in[8192];
+
+	for (;;) {
+		int fd = accept(s->fd, NULL, NULL);
+		size_t n = 0;
+
+		if (fd < 0)
+			return NULL;
+		while (hear(fd, in, sizeof(in), &n))
+			act(fd, s->done < s->count ? s->acts[s->done++] : HANG);
+		close(fd);
+	}
+}
+
+static void server_start(struct server *s, const enum act *acts, unsigned count)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t n = sizeof(sa);
+
+	*s = (struct server){.acts = acts, .count = count};
+	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(s->fd >= 0);
+	assert_int_equal(bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
+	assert_int_equal(listen(s->fd, 16), 0);
+	assert_int_equal(getsockname(s->fd, (struct sockaddr *)&s->at, &n), 0);
+	assert_int_equal(pthread_create(&s->thread, NULL, server_thread, s), 0);
+}
+
+/* ---- its phone ---- */
+
+static void name(uint32_t i, char *out, size_t cap)
+{
+	snprintf(out, cap, "P%u", i);
+}
+
+struct fixture {
+	struct server server;
+	struct fleet *fleet;
+};
+
+static void begin(struct fixture *f, const enum act *acts, unsigned count, uint32_t heartbeat_s)
+{
+	struct fleet_options o = {
+		.client = {.to_count = 1,
+			.phones_max = 1,
+			.handshakes_max = 4,
+			.open_timeout_s = 10,
+			.reset_on_close = true},
+		.host_header = "x",
+		.user = name,
+		.device = name,
+		.password = name,
+		.users = 1,
+		.heartbeat_s = heartbeat_s,
+		.heartbeat_min_s = heartbeat_s,
+		.version = 141,
+	};
+	char why[CLIENT_WHY_BYTES];
+
+	server_start(&f->server, acts, count);
+	o.client.to[0] = f->server.at;
+	f->fleet = fleet_start(&o, why, sizeof(why));
+	if (!f->fleet)
+		fail_msg("%s", why);
+	fleet_park(f->fleet, 1);
+}
+
+static void end(struct fixture *f)
+{
+	fleet_stop(&f->fleet);
+	shutdown(f->server.fd, SHUT_RDWR);
+	pthread_join(f->server.thread, NULL);
+	close(f->server.fd);
+}
+
+/* Until that many of what `at` shows, or for ever but for make check's patience. */
+static struct fleet_status wait_for(struct fixture *f, size_t at, uint32_t least)
+{
+	struct fleet_status s;
+
+	do {
+		pause_ms(5);
+		fleet_status(f->fleet, &s);
+	} while (*(uint32_t *)((char *)&s + at) < least);
+	return s;
+}
+#define WAIT_FOR(f, what, least) wait_for(f, offsetof(struct fleet_status, what), least)
+
+static void a_phone_is_woken_once(void **state)
+{
+	static const enum act acts[] = {WAKE, HANG};
+	struct fixture f;
+	struct fleet_status s;
+
+	(void)state;
+	begin(&f, acts, ARRAY_LEN(acts), 60);
+	WAIT_FOR(&f, answered, 1);
+	assert_int_equal(fleet_woken(f.fleet, 0), 1);
+	fleet_ping(f.fleet, 0);
+	s = WAIT_FOR(&f, parked, 1);
+	assert_int_equal(fleet_woken(f.fleet, 0), 1);
+	assert_int_equal(s.surplus, 0);
+	assert_int_equal(s.failed, 0);
+	end(&f);
+}
+
+static void a_second_answer_is_seen(void **state)
+{
+	static const enum act acts[] = {WAKE_TWICE};
+	struct fixture f;
+	struct fleet_status s;
+
+	(void)state;
+	begin(&f, acts, ARRAY_LEN(acts), 60);
+	s = WAIT_FOR(&f, surplus, 1);
+	assert_int_equal(s.answered, 1);
+	assert_int_equal(s.surplus, 1);
+	end(&f);
+}
+
+static void other_folders_are_no_wake(void **state)
+{
+	static const enum act acts[][1] = {{WAKE_OTHER}, {WAKE_BOTH}};
+	struct fixture f;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(acts); i++) {
+		begin(&f, acts[i], 1, 60);
+		WAIT_FOR(&f, failed, 1);
+		assert_int_equal(fleet_woken(f.fleet, 0), 0);
+		end(&f);
+	}
+}
+
+static void heartbeats_that_end_early_are_counted(void **state)
+{
+	static const enum act acts[] = {END, HANG};
+	struct fixture f;
+	struct fleet_status s;
+
+	(void)state;
+	begin(&f, acts, ARRAY_LEN(acts), 3000);
+	s = WAIT_FOR(&f, heartbeats, 1);
+	assert_int_equal(s.heartbeats_early, 1);
+	assert_int_equal(s.heartbeats_late, 0);
+	/* Of 3,000 s, however slow this machine is. */
+	assert_true(s.early_most_ms > 1000000);
+	assert_int_equal(fleet_expired(f.fleet, 0), 1);
+	WAIT_FOR(&f, parked, 1);
+	end(&f);
+}
+
+static void heartbeats_that_end_late_are_counted(void **state)
+{
+	static const enum act acts[] = {END_SLOWLY, HANG};
+	struct fixture f;
+	struct fleet_status s;
+
+	(void)state;
+	begin(&f, acts, ARRAY_LEN(acts), 1);
+	s = WAIT_FOR(&f, heartbeats, 1);
+	assert_int_equal(s.heartbeats_early, 0);
+	assert_int_equal(s.heartbeats_late, 1);
+	assert_true(s.late_most_ms > 1000);
+	end(&f);
+}
+
+static void who_is_refused_again_has_waited(void **state)
+{
+	static const enum act acts[] = {REFUSE_SECONDS, REFUSE_SECONDS, HANG};
+	struct fixture f;
+	struct fleet_status s;
+
+	(void)state;
+	begin(&f, acts, ARRAY_LEN(acts), 60);
+	s = WAIT_FOR(&f, refused, 1);
+	assert_int_equal(s.refused_again, 0);
+	assert_int_equal(s.told_most_s, 1);
+	s = WAIT_FOR(&f, refused, 2);
+	assert_int_equal(s.refused_again, 1);
+	s = WAIT_FOR(&f, parked, 1);
+	assert_int_equal(s.failed, 0);
+	end(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_phone_is_woken_once),
+		cmocka_unit_test(a_second_answer_is_seen),
+		cmocka_unit_test(other_folders_are_no_wake),
+		cmocka_unit_test(heartbeats_that_end_early_are_counted),
+		cmocka_unit_test(heartbeats_that_end_late_are_counted),
+		cmocka_unit_test(who_is_refused_again_has_waited),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
