@@ -56,7 +56,8 @@ struct db_txn {
 struct db_options {
 	const char *dir;
 	uint64_t map_bytes;     /* first size; 0: 1 GiB */
-	uint64_t map_bytes_max; /* it grows by doubling up to this; 0: 256 GiB */
+	uint64_t map_bytes_max; /* it grows by doubling up to this; 0: 256 GiB. Without the server
+				 * lock never beyond what the last server had */
 	int lock_fd;  /* > 0: the server lock is held by this descriptor already (taken over with
 				 * it from another process); the store's from now on, also when it fails */
 	bool server;  /* takes the server lock (DB_LOCKED when another has it) */

@@ -29,16 +29,36 @@ static struct {
 	pid_t pid; /* after a fork the child's entries are nobody's */
 } opened[DB_OPEN_MAX];
 
-/* For people; the lock itself does not depend on it. */
+/* The process, for people (the lock itself does not depend on it), and how far the map may grow: by
+ * everybody's hand. */
 int db_note_owner(struct db *db)
 {
-	char pid[32];
-	ssize_t n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+	char text[96];
+	ssize_t n = snprintf(text, sizeof(text), "%ld\nmap_max_bytes %" PRIu64 "\n", (long)getpid(),
+		db->map_max);
 
 	/* In this order there is a number to be read at any time. */
-	if (pwrite(db->lock_fd, pid, (size_t)n, 0) != n || ftruncate(db->lock_fd, n))
+	if (pwrite(db->lock_fd, text, (size_t)n, 0) != n || ftruncate(db->lock_fd, n))
 		return db_errno();
 	return DB_OK;
+}
+
+/* Tools with another configuration, or none, must not grow the map past what the server was told. */
+static void obey_server(struct db *db)
+{
+	char text[96] = "";
+	const char *at;
+	int fd = openat(db->dir_fd, "lock", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? pread(fd, text, sizeof(text) - 1, 0) : -1;
+	uint64_t max;
+
+	if (fd >= 0)
+		close(fd);
+	if (n <= 0 || !(at = strstr(text, "\nmap_max_bytes ")))
+		return;
+	max = strtoull(at + 15, NULL, 10);
+	if (max && max < db->map_max)
+		db->map_max = max;
 }
 
 /* A lock belongs to the open file, whichever process holds it. */
@@ -231,8 +251,6 @@ int db_open(const struct db_options *o, struct db **db_out, char *why, size_t wh
 	db->no_sync = o->no_sync;
 	db->map_max = (o->map_bytes_max ? o->map_bytes_max : UINT64_C(256) << 30) / page * page;
 	first = (o->map_bytes ? o->map_bytes : UINT64_C(1) << 30) / page * page;
-	if (first > db->map_max)
-		first = db->map_max;
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
 	pthread_mutex_init(&db->write_mutex, &attr);
@@ -261,6 +279,10 @@ int db_open(const struct db_options *o, struct db **db_out, char *why, size_t wh
 		err = lock_server(db, why, why_bytes);
 	if (err)
 		goto out;
+	if (!o->server && o->lock_fd <= 0)
+		obey_server(db);
+	if (first > db->map_max)
+		first = db->map_max;
 	db->notify_fd = openat(db->dir_fd, "notify", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (db->notify_fd < 0 || flock(db->notify_fd, LOCK_EX)) {
 		err = db_fail(db_errno(), why, why_bytes, "%s/notify: %s", o->dir, strerror(errno));

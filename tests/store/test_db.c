@@ -411,6 +411,44 @@ static void full_map_is_an_error_and_no_more(void **state)
 	assert_int_equal(db_write(f->db, body_fn, &w), DB_OK);
 }
 
+/* A tool that was told nothing, or more, stays below what the server was told; also when that has
+ * ended. */
+static void server_limit_holds_for_tools(void **state)
+{
+	struct fixture *f = *state;
+	static uint8_t body[3000];
+	struct body_write w = {.bytes = sizeof(body), .count = 1, .body = body};
+	struct db_stats stats;
+	int err = DB_OK;
+
+	db_close(&f->db);
+	fixture_remove(f->dir);
+	f->options.server = true;
+	f->options.map_bytes = 128 << 10;
+	f->options.map_bytes_max = 512 << 10;
+	fixture_open(f);
+	w.mailbox = fixture_account(f, "a@example.org");
+	db_close(&f->db);
+	f->options.server = f->options.create = false;
+	f->options.map_bytes = f->options.map_bytes_max = 0;
+	fixture_open(f);
+	for (int n = 0; n < 1000 && err == DB_OK; n++)
+		err = db_write(f->db, body_fn, &w);
+	assert_int_equal(err, DB_MAP_FULL);
+	assert_int_equal(db_stats(f->db, &stats), DB_OK);
+	assert_true(stats.map_bytes <= 512 << 10);
+	/* The next server may be told more, and then its tools may. */
+	db_close(&f->db);
+	f->options.server = true;
+	f->options.map_bytes_max = 1024 << 10;
+	fixture_open(f);
+	db_close(&f->db);
+	f->options.server = false;
+	f->options.map_bytes_max = 0;
+	fixture_open(f);
+	assert_int_equal(db_write(f->db, body_fn, &w), DB_OK);
+}
+
 static void grow_elsewhere(const struct fixture *f, int from, int to)
 {
 	static uint8_t body[20000];
@@ -806,6 +844,7 @@ int main(void)
 		TEST(reads_are_snapshots),
 		TEST(map_grows_under_readers),
 		TEST(full_map_is_an_error_and_no_more),
+		TEST(server_limit_holds_for_tools),
 		TEST(map_grown_by_another_process_is_followed),
 		TEST(full_disk_is_an_error_and_no_more),
 		TEST(dead_readers_are_cleared),
