@@ -9,47 +9,59 @@
  * see that as their cost. */
 enum { TIDY_MS = 5000 };
 
-/* Says so when others' connections are in the figures. */
-static void hold_kernel(struct bench *b, const struct kernel_memory *k0,
+static void hold_memory(struct bench *b, const struct kernel_memory *k0,
 	const struct kernel_memory *k1, uint64_t client_bytes, uint64_t server_bytes)
 {
-	double n = b->phones, both = 0, ends = b->spawn || b->pid > 0 ? 2 : 1;
-	double sockets = (double)k1->tcp_sockets - (double)k0->tcp_sockets;
-	double available = (double)k0->available - (double)k1->available;
-	bool quiet = sockets > n * ends * 0.98 && sockets < n * ends * 1.02 + 16;
-	const char *half =
-		ends == 2 ? "; both ends are on this machine and hold the same: half" : "";
-	char name[64];
+	double n = b->phones;
 
-	if (!quiet)
-		bench_note(
-			"hold: %.0f TCP sockets were added where %.0f are ours: others are at work "
-			"here, the kernel's figures are not what one Ping costs",
-			sockets, n * ends);
-	for (int i = 0; i < KERNEL_CACHES && k1->has_caches; i++) {
-		double d = (double)k1->cache[i] - (double)k0->cache[i];
+	figure(b, "hold_slab_both_ends", ((double)k1->slab - (double)k0->slab) / n, "bytes",
+		b->phones, "all slab growth per connection, whoever caused it");
+	figure(b, "hold_memory_both_ends", ((double)k0->available - (double)k1->available) / n,
+		"bytes", b->phones,
+		"fall of MemAvailable per connection, whoever caused it; of that user memory: "
+		"server "
+		"%.0f, client %.0f",
+		(double)server_bytes / n, (double)client_bytes / n);
+}
 
-		both += d;
-		if (d < n * 16 && d > n * -16)
-			continue;
-		snprintf(name, sizeof(name), "hold_kernel_%s", kernel_cache_names[i]);
-		figure(b, name, d / n / ends, "bytes", b->phones, "per parked Ping%s%s", half,
-			quiet ? "" : "; DISTURBED");
-	}
-	if (k1->has_caches)
-		figure(b, "hold_kernel_per_ping", both / n / ends, "bytes", b->phones,
-			"sum of these slabs%s%s", half, quiet ? "" : "; DISTURBED");
-	else
+static void hold_kernel(
+	struct bench *b, const struct kernel_memory *k0, const struct kernel_memory *k1)
+{
+	struct kernel_share share;
+	char name[64], how[120] = "";
+
+	if (!k1->has_caches) {
 		bench_note("hold: /proc/slabinfo cannot be read (root can): no kernel memory per "
 			   "Ping");
-	figure(b, "hold_slab_both_ends", ((double)k1->slab - (double)k0->slab) / n, "bytes",
-		b->phones, "all slab growth per connection%s", quiet ? "" : "; DISTURBED");
-	figure(b, "hold_memory_both_ends", available / n, "bytes", b->phones,
-		"fall of MemAvailable per connection; of that user memory: server %.0f, client "
-		"%.0f%s",
-		(double)server_bytes / n, (double)client_bytes / n, quiet ? "" : "; DISTURBED");
-	if (k1->has_caches)
-		bench_note("hold: %.0f bytes of kernel memory per parked Ping", both / n / ends);
+		return;
+	}
+	kernel_share(k0, k1, b->phones, &share);
+	if (share.foreign >= 16 || share.foreign <= -16)
+		snprintf(how, sizeof(how),
+			"; %.0f sockets of others that %s meanwhile are taken out%s",
+			share.foreign < 0 ? -share.foreign : share.foreign,
+			share.foreign < 0 ? "went" : "came", share.sound ? "" : "; DISTURBED");
+	if (!share.sound)
+		bench_note(
+			"hold: others opened or closed %.0f sockets meanwhile: kernel memory is a "
+			"guess",
+			share.foreign);
+	for (int i = 0; i < KERNEL_CACHES; i++) {
+		if (share.cache[i] < 1 && share.cache[i] > -1)
+			continue;
+		snprintf(name, sizeof(name), "hold_kernel_%s", kernel_cache_names[i]);
+		figure(b, name, share.cache[i], "bytes", b->phones,
+			"per parked Ping, the server's end%s", how);
+	}
+	if (share.unix_sockets >= 1)
+		figure(b, "hold_kernel_UNIX", share.unix_sockets, "bytes", b->phones,
+			"AF_UNIX sockets%s", how);
+	/* What cannot be right is no figure. */
+	if (share.sound)
+		figure(b, "hold_kernel_per_ping", share.per_phone, "bytes", b->phones,
+			"the server's end: objects in use of these slabs%s%s",
+			share.poll_entries >= 1 ? ", with epoll's wait entries" : "", how);
+	bench_note("hold: %.0f bytes of kernel memory per parked Ping%s", share.per_phone, how);
 }
 
 bool bench_hold(struct bench *b)
@@ -120,7 +132,8 @@ bool bench_hold(struct bench *b)
 			   "second "
 			   "half",
 			all, further);
-		hold_kernel(b, &k0, &k1, c1.pss > c0.pss ? c1.pss - c0.pss : 0,
+		hold_kernel(b, &k0, &k1);
+		hold_memory(b, &k0, &k1, c1.pss > c0.pss ? c1.pss - c0.pss : 0,
 			m1.pss > m0.pss ? m1.pss - m0.pss : 0);
 	}
 	if (!cpu1)

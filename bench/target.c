@@ -28,8 +28,12 @@ enum { BYTES_BOTH_ENDS = 9800, BYTES_ONE_END = 4900, BYTES_AT_LEAST = 256 << 20 
 #define TCP_MEM    "/proc/sys/net/ipv4/tcp_mem"
 #define PORT_RANGE "/proc/sys/net/ipv4/ip_local_port_range"
 
-const char *const kernel_cache_names[KERNEL_CACHES] = {
-	"TCP", "TCPv6", "sock_inode_cache", "filp", "dentry", "io_kiocb", "request_sock_TCP"};
+const char *const kernel_cache_names[KERNEL_CACHES] = {"TCP", "TCPv6", "sock_inode_cache", "filp",
+	"dentry", "io_kiocb", "request_sock_TCP", "eventpoll_epi"};
+
+enum cache { TCP, TCP6, SOCK_INODE, FILP, DENTRY, KIOCB, REQUEST, EPI };
+/* Of an epoll entry besides eventpoll_epi: struct eppoll_entry, whose cache others share. */
+enum { EPOLL_WAIT_BYTES = 64 };
 
 static void pause_ms(unsigned ms)
 {
@@ -418,6 +422,7 @@ void kernel_memory(struct kernel_memory *out)
 	}
 	if (f)
 		fclose(f);
+	out->unix_object = (uint32_t)file_number("/sys/kernel/slab/UNIX-STREAM/object_size", 0, 0);
 	/* name active total size per-slab pages-per-slab : tunables ... */
 	f = fopen("/proc/slabinfo", "re");
 	while (f && fgets(line, sizeof(line), f)) {
@@ -434,12 +439,41 @@ void kernel_memory(struct kernel_memory *out)
 			/* Objects in use, and not whole slabs: those that an earlier benchmark left
 			 * empty would hide what this one takes. */
 			out->cache[i] = v[0] * v[2];
+			out->object[i] = (uint32_t)v[2];
 			out->has_caches = true;
 			break;
 		}
 	}
 	if (f)
 		fclose(f);
+}
+
+void kernel_share(const struct kernel_memory *before, const struct kernel_memory *after,
+	uint32_t phones, struct kernel_share *out)
+{
+	static const enum cache of_socket[] = {TCP, SOCK_INODE, FILP, DENTRY};
+	double added[KERNEL_CACHES], n = phones, sum = 0;
+
+	*out = (struct kernel_share){
+		.foreign = (double)after->tcp_sockets - (double)before->tcp_sockets - 2 * n};
+	/* Each of them has some 256 bytes more that are not known: a poll, an epoll entry. */
+	out->sound = after->has_caches && out->foreign < n / 4 + 16 && -out->foreign < n / 4 + 16;
+	for (int i = 0; i < KERNEL_CACHES; i++) {
+		double one = after->object[i] ? after->object[i] : 1;
+
+		added[i] = ((double)after->cache[i] - (double)before->cache[i]) / one;
+	}
+	added[DENTRY] = added[SOCK_INODE];
+	added[KIOCB] -= n;
+	for (size_t k = 0; k < ARRAY_LEN(of_socket); k++)
+		added[of_socket[k]] -= out->foreign + n;
+	for (int i = 0; i < KERNEL_CACHES; i++) {
+		out->cache[i] = added[i] * after->object[i] / n;
+		sum += out->cache[i];
+	}
+	out->unix_sockets = (added[SOCK_INODE] - added[TCP] - added[TCP6]) * after->unix_object / n;
+	out->poll_entries = added[EPI] * EPOLL_WAIT_BYTES / n;
+	out->per_phone = sum + out->unix_sockets + out->poll_entries;
 }
 
 bool kernel_settle(uint64_t timeout_ms, volatile const int *stop)
