@@ -248,6 +248,7 @@ void conn_released(struct shard *s, uint32_t slot)
 	}
 	conn_active_release(s, slot);
 	return_wake_buffer(s, slot);
+	move_released(s, slot);
 	if (c->flags & CONN_TLS)
 		tlsrec_wipe(&c->tls);
 	c->state = CONN_FREE;
@@ -344,7 +345,7 @@ void conn_readable(struct shard *s, uint32_t slot)
 
 	c->flags &= (uint8_t)~CONN_RECEIVING;
 	/* The bytes stay in the socket for whoever has it when the upgrade is over. */
-	if (move_holds(s) &&
+	if ((move_holds(s) || c->flags & CONN_MOVED) &&
 		(c->state == CONN_GREETED || c->state == CONN_IDLE || c->state == CONN_PARKED))
 		return;
 	switch ((enum conn_state)c->state) {

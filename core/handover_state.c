@@ -70,23 +70,32 @@ static uint64_t mix(uint64_t h, uint64_t v)
 	return h ^ h >> 29;
 }
 
-/* Of everything but itself. Lengths are multiples of four. */
+/* Of everything but itself. Lengths are multiples of four. Four chains side by side: the pause of an
+ * upgrade is waiting for this. */
 static uint64_t checksum(struct bytes in)
 {
-	uint64_t h = in.n, v;
+	enum { LANES = 4 };
+	uint64_t h[LANES] = {in.n, 1, 2, 3}, v;
 	uint32_t last;
 	size_t at = 0;
 
+	_Static_assert(H_CHECKSUM % 8 == 0, "a word of its own");
+	for (; at + 8 * LANES <= in.n; at += 8 * LANES)
+		for (size_t i = 0; i < LANES; i++) {
+			GET(in.p, at + 8 * i, v);
+			if (at + 8 * i != H_CHECKSUM)
+				h[i] = mix(h[i], v);
+		}
 	for (; at + 8 <= in.n; at += 8) {
 		GET(in.p, at, v);
 		if (at != H_CHECKSUM)
-			h = mix(h, v);
+			h[0] = mix(h[0], v);
 	}
 	if (at < in.n) {
 		GET(in.p, at, last);
-		h = mix(h, last);
+		h[0] = mix(h[0], last);
 	}
-	return h;
+	return mix(mix(mix(h[0], h[1]), h[2]), h[3]);
 }
 
 size_t handover_bytes(uint32_t count, uint32_t more_count)

@@ -18,7 +18,7 @@
 #include "io/tlsrec.h"
 
 enum {
-	HANDOVER_FORMAT = 1,
+	HANDOVER_FORMAT = 2,
 	HANDOVER_HEAD_BYTES = 80,
 	HANDOVER_RECORD_BYTES = 288,
 };

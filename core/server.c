@@ -40,6 +40,7 @@ enum {
 	HOUSEKEEPING_MS = 2000,
 	MACHINE_MS = 30 * 1000,
 	MACHINE_QUIET_MS = 600 * 1000,
+	UNSHARE_MS = 3000,
 	PRUNE_LOOKS = 200,
 	PRUNE_ROWS = 1000
 };
@@ -67,6 +68,7 @@ struct running {
 	pthread_barrier_t made, go, taken, run;
 	struct take_over *take;
 	_Atomic bool failed;
+	_Atomic bool unmade; /* one of the shards could not be made */
 	pthread_t writer_thread;
 	bool writer_running;
 	unsigned shards_running;
@@ -74,6 +76,7 @@ struct running {
 	struct admin *admin;
 	_Atomic bool ready;
 	uint64_t housekeeping_ms, machine_ms;
+	uint64_t unshare_ms; /* until then others may hold our sockets, as r->take says too */
 	char prune_cursor[ACCOUNT_ADDRESS_MAX + 1];
 	pthread_mutex_t upgrade_mutex;
 	pthread_cond_t upgrade_cond;
@@ -125,17 +128,19 @@ static bool split_pair(char *text, struct tls_pair *out)
 	return true;
 }
 
-/* before: the context that this one follows, or NULL. Its tickets stay good: a new certificate must
- * not cost every phone a full handshake. */
-static bool load_tls(const struct config *c, const struct tls_ctx *before, struct tls_ctx **out,
+/* ticket_seed: of the context that this one follows, here or in another process, or NULL. Its tickets
+ * stay good: neither a new certificate nor a new version must cost every phone a full handshake. */
+static bool load_tls(const struct config *c, const uint8_t *ticket_seed, struct tls_ctx **out,
 	char *why, size_t why_bytes)
 {
-	uint8_t seed[TLS_TICKET_SEED_BYTES];
 	struct tls_pair pairs[1 + 64];
 	char *copies[64], cert[4096], key[4096], host[256] = "localhost";
 	const char *names[] = {host};
 	size_t n = 0, copied = 0;
-	struct tls_options o = {.ticket_rotate_s = (uint32_t)c->tls_ticket_rotate_s};
+	struct tls_options o = {
+		.ticket_rotate_s = (uint32_t)c->tls_ticket_rotate_s,
+		.ticket_seed = ticket_seed,
+	};
 
 	*out = NULL;
 	if (c->tls_pairs.n > ARRAY_LEN(copies)) {
@@ -166,16 +171,22 @@ static bool load_tls(const struct config *c, const struct tls_ctx *before, struc
 	}
 	o.pairs = pairs;
 	o.pair_count = n;
-	if (before) {
-		tls_ctx_ticket_seed(before, seed);
-		o.ticket_seed = seed;
-	}
 	*out = tls_server_new(&o, why, why_bytes);
-	explicit_bzero(seed, sizeof(seed));
 out:
 	for (size_t i = 0; i < copied; i++)
 		free(copies[i]);
 	return *out != NULL;
+}
+
+static bool ticket_seed(struct server *s, uint8_t seed_out[TLS_TICKET_SEED_BYTES])
+{
+	struct tls_ctx *c = server_tls(s);
+	bool has = c != NULL;
+
+	if (has)
+		tls_ctx_ticket_seed(c, seed_out);
+	tls_ctx_unref(&c);
+	return has;
 }
 
 /* ---- listeners
@@ -321,8 +332,12 @@ static void *shard_thread(void *arg)
 	if (!s)
 		atomic_store(&r->failed, true);
 	r->server.shards[st->index] = s;
+	if (!s)
+		atomic_store(&r->unmade, true);
 	/* Everybody is made, or nobody runs. */
 	pthread_barrier_wait(&r->made);
+	if (r->take && !r->unmade)
+		take_over_pull(r->take, s, r->server.shard_count);
 	pthread_barrier_wait(&r->go);
 	if (r->take && !atomic_load(&r->failed) &&
 		!take_over_import(r->take, s, r->server.shard_count, st->why, sizeof(st->why)))
@@ -465,8 +480,9 @@ bool server_reload(struct server *s, char *why, size_t why_bytes)
 	struct running *r = container_of(s, struct running, server);
 	struct config *c;
 	struct tls_ctx *tls = NULL, *old;
+	uint8_t seed[TLS_TICKET_SEED_BYTES];
 	uint32_t before;
-	bool ok = false;
+	bool ok = false, has_seed;
 
 	pthread_mutex_lock(&r->reload_mutex);
 	if (r->config_count == CONFIGS_MAX) {
@@ -476,7 +492,8 @@ bool server_reload(struct server *s, char *why, size_t why_bytes)
 	c = r->source(r->source_arg, why, why_bytes);
 	if (!c)
 		goto out;
-	if (c->listen_https.n && !load_tls(c, atomic_load(&s->tls), &tls, why, why_bytes)) {
+	has_seed = ticket_seed(s, seed);
+	if (c->listen_https.n && !load_tls(c, has_seed ? seed : NULL, &tls, why, why_bytes)) {
 		config_free(&c);
 		goto out;
 	}
@@ -493,6 +510,7 @@ bool server_reload(struct server *s, char *why, size_t why_bytes)
 			shard_policy_changed(s->shards[i]);
 	ok = true;
 out:
+	explicit_bzero(seed, sizeof(seed));
 	pthread_mutex_unlock(&r->reload_mutex);
 	log_msg(ok ? LOG_INFO : LOG_WARNING, "reload: %s", ok ? "done" : why);
 	return ok;
@@ -598,7 +616,7 @@ struct server *server_start(
 		o.lock_fd = lock_fd;
 	if (db_open(&o, &s->db, why, why_bytes))
 		goto fail;
-	if (c->listen_https.n && !load_tls(c, NULL, &tls, why, why_bytes))
+	if (c->listen_https.n && !load_tls(c, take_over_ticket_seed(take), &tls, why, why_bytes))
 		goto fail;
 	atomic_store(&s->tls, tls);
 	s->credentials = credentials_new(c, s->db, why, why_bytes);
@@ -636,7 +654,7 @@ struct server *server_start(
 	}
 	pthread_barrier_wait(&r->made);
 	shards_failed = atomic_load(&r->failed);
-	/* From here on the old process may stand still: nothing that takes time. */
+	/* In the end of this the old process stands still: nothing that takes time from here on. */
 	if (take && !shards_failed) {
 		if (take_over_receive(take, s->credentials, why, why_bytes))
 			presence_continue(s->presence, take_over_order(take));
@@ -661,7 +679,8 @@ struct server *server_start(
 	if (take && !atomic_load(&r->failed)) {
 		atomic_store(&r->ready, true);
 		db_note_owner(s->db);
-		take_over_serving(take);
+		if (!take_over_serving(take, why, why_bytes))
+			atomic_store(&r->failed, true);
 	}
 	pthread_barrier_wait(&r->run);
 	r->shards_running = s->shard_count;
@@ -740,6 +759,10 @@ static void tell_asker(struct running *r, const struct upgrade_result *res, cons
 		.parked = res->parked,
 		.left = res->left,
 		.pause_us = res->pause_us,
+		.export_us = res->export_us,
+		.restore_us = res->restore_us,
+		.quiet_us = res->quiet_us,
+		.copy_ms = res->copy_ms,
 		.start_ms = res->start_ms,
 	};
 	snprintf(a->version, sizeof(a->version), "%s", res->version);
@@ -778,8 +801,12 @@ bool server_upgrade(struct server *s, const char *program, char *const *argument
 		.alive = alive,
 	};
 	char why[512] = "";
+	uint8_t seed[TLS_TICKET_SEED_BYTES];
 	bool ok = false;
 
+	/* Our own predecessor may be ending requests still, and hold sockets meanwhile. */
+	if (r->take)
+		o.shared_ms = (uint32_t)(c->core_drain_s + c->core_upgrade_pace_s) * 1000;
 	pthread_mutex_lock(&r->upgrade_mutex);
 	r->upgrade_asked = true; /* (a signal asks for nobody) */
 	if (r->upgrade_drain)
@@ -790,6 +817,8 @@ bool server_upgrade(struct server *s, const char *program, char *const *argument
 	/* A reload would change what is handed over while it is. */
 	pthread_mutex_lock(&r->reload_mutex);
 	own_sockets(r, &sockets);
+	if (ticket_seed(s, seed))
+		o.ticket_seed = seed;
 	if (getpid() == 1)
 		snprintf(why, sizeof(why),
 			"this is process 1 of its container, which ends with it: start the new "
@@ -797,13 +826,18 @@ bool server_upgrade(struct server *s, const char *program, char *const *argument
 	else
 		ok = upgrade_hand_over(s, &o, &r->upgrade, out, why, sizeof(why));
 	pthread_mutex_unlock(&r->reload_mutex);
+	explicit_bzero(seed, sizeof(seed));
+	/* What a new program that failed held of our connections goes a moment after it. */
+	if (!ok)
+		r->unshare_ms = clock_mono_ms() + UNSHARE_MS;
 	sockets_free(&sockets, false);
 	if (ok)
 		log_msg(LOG_INFO,
 			"upgrade: done process=%ld version=%s connections=%u parked=%u left=%u "
-			"pause_us=%u start_ms=%u",
+			"pause_us=%u export_us=%u restore_us=%u quiet_us=%u copy_ms=%u start_ms=%u",
 			(long)out->pid, out->version, out->connections, out->parked, out->left,
-			out->pause_us, out->start_ms);
+			out->pause_us, out->export_us, out->restore_us, out->quiet_us, out->copy_ms,
+			out->start_ms);
 	else
 		log_msg(LOG_ERROR, "upgrade: failed, this process goes on serving: %s", why);
 	tell_asker(r, out, ok ? NULL : why);
@@ -887,12 +921,11 @@ void server_housekeeping(struct server *s)
 	struct running *r = container_of(s, struct running, server);
 	uint64_t now = clock_mono_ms();
 
-	if (r->take && take_over_alone(r->take)) {
+	if (r->take && take_over_alone(r->take))
+		take_over_free(&r->take, NULL);
+	if (!r->take && now >= r->unshare_ms)
 		for (unsigned i = 0; i < s->shard_count; i++)
 			loop_set_shared(shard_loop(s->shards[i]), false);
-		take_over_free(&r->take, NULL);
-	}
-
 	atomic_store(&s->wall_offset_ms, (int64_t)clock_wall_ms() - (int64_t)now);
 	if (now < r->housekeeping_ms)
 		return;

@@ -348,7 +348,10 @@ static void on_message(void *arg, struct loop_msg *m)
 
 static void on_timer(void *arg, uint32_t slot)
 {
-	conn_timer(arg, slot);
+	struct shard *s = arg;
+
+	if (!(s->conns[slot].flags & CONN_MOVED)) /* else its deadline is another process' */
+		conn_timer(s, slot);
 }
 
 static uint64_t on_tick(void *arg, uint64_t now_ms)
@@ -384,7 +387,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 		next = now_ms + 2000;
 	if (s->draining && next > now_ms + 100)
 		next = now_ms + 100;
-	if (s->phase == MOVE_QUIET) {
+	if (move_ticks(s)) {
 		uint64_t at = move_tick(s, now_ms);
 
 		next = at < next ? at : next;
@@ -493,6 +496,7 @@ void shard_free(struct shard **ss)
 		list_del(l);
 		conn_active_destroy(list_entry(l, struct active, all));
 	}
+	move_end(s);
 	wheel_free(&s->wheel);
 	waiters_free(&s->waiters);
 	presence_shard_free(&s->presence);

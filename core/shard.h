@@ -39,9 +39,10 @@ bool shard_parked_ask(struct shard *s, uint32_t mailbox, uint32_t device, uint64
 	struct shard_parked_list *out);
 /* ---- upgrade: the connections go to another process (core/upgrade.h has the whole order) ----
  *
- * Steps of the old process, each given to all shards and waited for before the next:
- * QUIET, FREEZE, EXPORT; then LEAVE when the other process serves, or RESUME. */
-enum shard_step { SHARD_QUIET, SHARD_FREEZE, SHARD_EXPORT, SHARD_RESUME, SHARD_LEAVE };
+ * Steps of the old process, each given to all shards and waited for before the next: COPY, as often
+ * as it pays, while everything goes on; QUIET, FREEZE, EXPORT; then LEAVE when the other process
+ * serves, or RESUME. */
+enum shard_step { SHARD_COPY, SHARD_QUIET, SHARD_FREEZE, SHARD_EXPORT, SHARD_RESUME, SHARD_LEAVE };
 
 struct handover_escrow;
 struct handover_reader;
@@ -53,8 +54,15 @@ struct shard_move {
 	unsigned escrow_count;
 	uint64_t grace_ms; /* LEAVE: what stays may take this long */
 	uint64_t pace_ms;  /* LEAVE: requests that hang here still are ended over this time */
-	/* set by EXPORT */
-	struct buf state; /* core/handover_state.h: secrets */
+	/* set by COPY and EXPORT: slots (4 bytes each) whose sockets are in the escrows now, beside
+	 * those of the steps before */
+	struct buf copied;
+	uint32_t open; /* connections there are */
+	/* of EXPORT: core/handover_state.h, secrets. From handover_memory_make, with room for what
+	 * is expected; EXPORT makes another where that is too small. */
+	int memory_fd; /* negative: none, or -errno */
+	uint8_t *memory;
+	size_t memory_room, memory_used;
 	uint32_t moved, parked;
 	uint32_t left;   /* connections that stay */
 	uint32_t failed; /* of those, what the kernel refused to copy */
@@ -62,11 +70,23 @@ struct shard_move {
 };
 /* `m` must live until done(); for RESUME and LEAVE, which nobody waits for, done() may be NULL. */
 void shard_step(struct shard *s, enum shard_step step, struct shard_move *m);
-/* Takes connections over, before shard_run. All of them, or false with why; the shard is of no use
- * then. Adds to the counts. */
-bool shard_import(struct shard *s, struct handover_reader *r,
-	struct handover_escrow *const *escrows, unsigned escrow_count, uint32_t *moved,
-	uint32_t *parked, char *why, size_t why_bytes);
+
+/* The new process' side of one shard of the old one. Plain data; the caller's. */
+struct shard_copies {
+	struct handover_escrow *const *escrows;
+	uint32_t ring_conns,
+		theirs_max; /* of the old shard: slots per escrow, and in all of them */
+	uint32_t *ours;     /* by their slot: ours + 1, or 0 */
+	uint32_t held;      /* of those, not 0 */
+};
+/* Takes sockets out of the escrows, before shard_run; of those that were taken before under the same
+ * slot, the new one. Slowly, unless in a hurry: somebody else serves meanwhile. */
+bool shard_pull(struct shard *s, struct shard_copies *c, const uint32_t *theirs, size_t n,
+	bool hurry, char *why, size_t why_bytes);
+/* Takes connections over whose sockets were pulled, before shard_run. All of them, or false with why;
+ * the shard is of no use then. Lets go of other sockets. Adds to the counts. */
+bool shard_import(struct shard *s, struct handover_reader *r, struct shard_copies *c,
+	uint32_t *moved, uint32_t *parked, char *why, size_t why_bytes);
 
 /* Invariants of waiters, wheel and slots agree. For tests and the simulation. */
 bool shard_check(const struct shard *s);

@@ -199,6 +199,7 @@ struct guard {
 /* An upgrade as a shard goes through it (move.c). */
 enum move_phase {
 	MOVE_NONE,
+	MOVE_COPY,     /* sockets are copied; nothing else is different */
 	MOVE_QUIET,    /* nothing new is begun; what is under way ends */
 	MOVE_FROZEN,   /* no wakes and no deadlines either */
 	MOVE_EXPORTED, /* copies of the slots are outside; what happens next decides who has them */
@@ -261,6 +262,11 @@ struct shard {
 	struct shard_move *move; /* whom the step is for that is not done yet */
 	uint64_t move_until_ms;  /* it waits no longer than this */
 	uint32_t exports_out;    /* sockets on their way to the escrow */
+	uint8_t *copies;         /* by slot, enum copy of move.c; NULL: no upgrade is under way */
+	uint32_t copy_next;      /* COPY looks at this slot next */
+	uint32_t leave_next;     /* slots before this one are let go */
+	uint32_t watch_next;     /* slots before this one are watched */
+	bool leaving, watching;  /* there are others */
 	uint32_t wakes_out;      /* wake buffers with the kernel */
 	_Atomic uint64_t last_tick_ms;
 };
@@ -352,12 +358,18 @@ bool park_adopt(struct shard *s, uint32_t slot, const struct handover_slot *h);
 /* move.c: handing over to another process */
 void move_step(struct shard *s, struct loop_msg *m);
 void move_exported(struct shard *s, uint32_t slot, int err);
-/* Ends steps that are done; returns when to come again. */
+void move_end(struct shard *s);                     /* no upgrade is under way any more */
+void move_released(struct shard *s, uint32_t slot); /* the slot is nobody's any more */
+/* Does a slice of what is done in slices, and ends steps that are done; returns when to come again. */
 uint64_t move_tick(struct shard *s, uint64_t now_ms);
+static inline bool move_ticks(const struct shard *s)
+{
+	return s->move || s->leaving || s->watching;
+}
 /* Nothing may be begun on connections that wait. */
 static inline bool move_holds(const struct shard *s)
 {
-	return s->phase != MOVE_NONE && s->phase != MOVE_LEFT;
+	return s->phase == MOVE_QUIET || s->phase == MOVE_FROZEN || s->phase == MOVE_EXPORTED;
 }
 static inline bool move_frozen(const struct shard *s)
 {

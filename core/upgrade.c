@@ -12,6 +12,7 @@
 #include "core/version.h"
 #include "io/handover.h"
 #include "io/loop.h"
+#include "io/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -29,6 +30,11 @@ extern char **environ;
 
 enum {
 	STEP_MS = 5000,     /* a shard that does not get through a step in this time is stuck */
+	COPY_MS = 60000,    /* all its sockets, while it serves */
+	COPY_ROUNDS = 4,    /* at most: each finds those that came during the one before */
+	COPY_FEW = 256,     /* fewer are left for the pause */
+	ROOM_EXTRA = 16,    /* one more record for so many, for those that come meanwhile, */
+	ROOM_LEAST = 1024,  /* and so many in any case */
 	SERVING_MS = 30000, /* the new process has the state: it takes what it takes */
 	LOOK_MS = 200,
 	SEND_S = 10,
@@ -37,16 +43,19 @@ enum {
 };
 
 enum message_kind {
-	UP_HELLO = 1, /* a: how many shards */
+	UP_HELLO = 1, /* a: how many shards, b: see shared_ms; in key.ring, if key.places says how
+		       * many bytes it has: the seed of the ticket keys */
 	UP_SOCKET,    /* text: its name; with it the descriptor */
 	UP_ESCROW,    /* a: shard, b: ring; key */
 	UP_GO,
 	UP_READY,       /* format; text: version */
-	UP_STATE,       /* a: shard; with it the descriptor of the memory */
-	UP_MOVED,       /* a: connections in all */
+	UP_STATE,       /* a: shard, b: bytes; with it the descriptor of the memory */
+	UP_MOVED,       /* a: connections in all, b: presence_order */
 	UP_SERVING,     /* a: connections, b: of them parked */
 	UP_FAILED,      /* text: why */
 	UP_CREDENTIALS, /* with it the descriptor of the memory */
+	UP_COPIED,      /* a: shard, b: 1 when everybody waits; with it the descriptor of a list */
+	UP_COPIED_ALL,  /* that was it for now; and back: it is done */
 };
 
 /* Both ends may be of different versions: this much stays as it is. */
@@ -163,27 +172,37 @@ static void gate_done(struct shard_move *m)
 }
 
 /* Has all shards do a step at the same time. */
-static bool step_all(struct server *s, struct upgrade *u, enum shard_step step)
+static bool step_all(
+	struct server *s, struct upgrade *u, enum shard_step step, uint32_t ms, void (*alive)(void))
 {
-	struct timespec until;
+	uint64_t until_ms = clock_mono_ms() + ms;
 	bool all;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += STEP_MS / 1000;
 	pthread_mutex_lock(&u->gate.mutex);
 	u->gate.waiting = u->shards;
 	pthread_mutex_unlock(&u->gate.mutex);
 	for (unsigned i = 0; i < u->shards; i++)
 		shard_step(s->shards[i], step, &u->moves[i]);
-	pthread_mutex_lock(&u->gate.mutex);
-	while (u->gate.waiting &&
-		pthread_cond_timedwait(&u->gate.cond, &u->gate.mutex, &until) != ETIMEDOUT)
-		;
-	all = u->gate.waiting == 0;
-	pthread_mutex_unlock(&u->gate.mutex);
-	if (!all)
-		u->stuck = true;
-	return all;
+	for (;;) {
+		uint64_t look_ns = (clock_mono_ms() + LOOK_MS) * 1000000;
+		struct timespec look = {.tv_sec = (time_t)(look_ns / 1000000000),
+			.tv_nsec = (long)(look_ns % 1000000000)};
+
+		pthread_mutex_lock(&u->gate.mutex);
+		while (u->gate.waiting &&
+			pthread_cond_timedwait(&u->gate.cond, &u->gate.mutex, &look) != ETIMEDOUT)
+			;
+		all = u->gate.waiting == 0;
+		pthread_mutex_unlock(&u->gate.mutex);
+		if (all)
+			return true;
+		if (clock_mono_ms() >= until_ms) {
+			u->stuck = true;
+			return false;
+		}
+		if (alive)
+			alive();
+	}
 }
 
 static struct upgrade *upgrade_new(unsigned shards)
@@ -203,6 +222,7 @@ static struct upgrade *upgrade_new(unsigned shards)
 		u->moves[i].arg = &u->gate;
 		u->moves[i].done = gate_done;
 		u->moves[i].escrows = u->escrows[i];
+		u->moves[i].memory_fd = -1;
 	}
 	return u;
 }
@@ -213,6 +233,19 @@ static void state_wipe(struct buf *b)
 		sodium_memzero(b->p, b->cap);
 	buf_free(b);
 	*b = (struct buf){0};
+}
+
+/* wipe: for whoever else holds it too. */
+static void memory_free(struct shard_move *m, bool wipe)
+{
+	if (m->memory && wipe)
+		handover_memory_wipe(&m->memory, m->memory_room);
+	else if (m->memory)
+		handover_memory_unmap(&m->memory, m->memory_room);
+	if (m->memory_fd >= 0)
+		close(m->memory_fd);
+	m->memory_fd = -1;
+	m->memory_room = 0;
 }
 
 static void escrows_free(struct upgrade *u)
@@ -235,8 +268,10 @@ void upgrade_free(struct upgrade **up)
 		close(u->fd);
 	if (u->stuck)
 		return; /* rather a little memory than a callback into what is not there */
-	for (unsigned i = 0; i < u->shards; i++)
-		state_wipe(&u->moves[i].state);
+	for (unsigned i = 0; i < u->shards; i++) {
+		memory_free(&u->moves[i], true);
+		buf_free(&u->moves[i].copied);
+	}
 	escrows_free(u);
 	pthread_mutex_destroy(&u->gate.mutex);
 	pthread_cond_destroy(&u->gate.cond);
@@ -247,9 +282,10 @@ static bool make_escrows(struct server *s, struct upgrade *u, char *why, size_t 
 {
 	for (unsigned i = 0; i < u->shards; i++) {
 		struct loop *l = shard_loop(s->shards[i]);
-		unsigned rings = loop_rings_open(l);
+		/* And one for a ring that is made before it counts. */
+		unsigned rings = loop_rings_open(l), all = loop_slots_max(l) / loop_ring_conns(l);
 
-		for (unsigned k = 0; k < rings && k < ESCROWS_MAX; k++) {
+		for (unsigned k = 0; k <= rings && k < all && k < ESCROWS_MAX; k++) {
 			int err;
 
 			u->escrows[i][k] = handover_escrow_new(loop_ring_conns(l), &err);
@@ -316,8 +352,16 @@ static bool start_program(
 
 static bool say_hello(struct upgrade *u, const struct upgrade_options *o)
 {
-	bool ok = say_kind(u->fd, UP_HELLO, u->shards, 0);
+	struct message hi = {.kind = UP_HELLO, .a = u->shards, .b = o->shared_ms};
+	bool ok;
 
+	_Static_assert(TLS_TICKET_SEED_BYTES <= sizeof(hi.key.ring), "it goes there");
+	if (o->ticket_seed) {
+		hi.key.places = TLS_TICKET_SEED_BYTES;
+		memcpy(hi.key.ring, o->ticket_seed, TLS_TICKET_SEED_BYTES);
+	}
+	ok = say(u->fd, &hi, -1);
+	sodium_memzero(&hi, sizeof(hi));
 	for (size_t i = 0; ok && i < o->sockets->n; i++) {
 		struct message m = {.kind = UP_SOCKET};
 
@@ -392,7 +436,9 @@ static bool wait_for(struct upgrade *u, enum message_kind kind, uint64_t ms,
 		}
 		if (clock_mono_ms() >= until) {
 			snprintf(why, why_bytes, "the new program was not %s within %llu s",
-				kind == UP_READY ? "ready" : "serving",
+				kind == UP_READY        ? "ready"
+				: kind == UP_COPIED_ALL ? "in possession of all sockets"
+							: "serving",
 				(unsigned long long)ms / 1000);
 			return false;
 		}
@@ -430,6 +476,85 @@ static void send_credentials(struct server *s, struct upgrade *u)
 	close(fd);
 }
 
+/* ---- sockets ahead of everything ---- */
+
+/* Tells of the sockets that the last step copied. */
+static bool send_copied(struct upgrade *u, bool hurry, char *why, size_t why_bytes)
+{
+	for (unsigned i = 0; i < u->shards; i++) {
+		struct buf *b = &u->moves[i].copied;
+		struct message m = {.kind = UP_COPIED, .a = i, .b = hurry};
+		bool ok;
+		int fd;
+
+		if (b->failed) {
+			snprintf(why, why_bytes, "no memory for a list of sockets");
+			return false;
+		}
+		if (b->n == 0)
+			continue;
+		fd = handover_memory_new(b->p, b->n);
+		if (fd < 0) {
+			snprintf(why, why_bytes, "memory for a list of sockets: %s", strerror(-fd));
+			return false;
+		}
+		ok = say(u->fd, &m, fd);
+		close(fd);
+		if (!ok) {
+			snprintf(why, why_bytes, "the new program does not take the sockets");
+			return false;
+		}
+	}
+	return true;
+}
+
+static size_t copied(const struct upgrade *u)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < u->shards; i++)
+		n += u->moves[i].copied.n / sizeof(uint32_t);
+	return n;
+}
+
+/* While everything goes on. From here on a close is one only by a shutdown. */
+static bool copy_ahead(struct server *s, struct upgrade *u, const struct upgrade_options *o,
+	char *why, size_t why_bytes)
+{
+	struct message m;
+	size_t n = SIZE_MAX;
+
+	for (unsigned i = 0; i < u->shards; i++)
+		loop_set_shared(shard_loop(s->shards[i]), true);
+	for (unsigned round = 0; round < COPY_ROUNDS && n > COPY_FEW; round++) {
+		if (!step_all(s, u, SHARD_COPY, COPY_MS, o->alive)) {
+			snprintf(why, why_bytes, "a shard does not get its sockets copied");
+			return false;
+		}
+		n = copied(u);
+		if (!send_copied(u, false, why, why_bytes))
+			return false;
+		say_kind(u->fd, UP_COPIED_ALL, 0, 0);
+		if (!wait_for(u, UP_COPIED_ALL, COPY_MS, o, &m, why, why_bytes))
+			return false;
+	}
+	return true;
+}
+
+/* Where it fails the shard makes it itself, or says why it cannot. */
+static void make_memory(struct upgrade *u)
+{
+	for (unsigned i = 0; i < u->shards; i++) {
+		struct shard_move *m = &u->moves[i];
+		uint32_t extra = m->open / ROOM_EXTRA + ROOM_LEAST;
+
+		m->memory_room = handover_bytes(m->open + extra, extra);
+		m->memory_fd = handover_memory_make(m->memory_room, &m->memory);
+	}
+}
+
+/* ---- the state ---- */
+
 /* Better no upgrade than one that phones notice: perhaps this kernel cannot do it at all. */
 static bool all_exported(const struct upgrade *u, char *why, size_t why_bytes)
 {
@@ -444,56 +569,48 @@ static bool all_exported(const struct upgrade *u, char *why, size_t why_bytes)
 	return true;
 }
 
-static bool send_state(struct upgrade *u, struct upgrade_result *out, char *why, size_t why_bytes)
+static bool send_state(struct server *s, struct upgrade *u, struct upgrade_result *out, char *why,
+	size_t why_bytes)
 {
 	for (unsigned i = 0; i < u->shards; i++) {
 		struct shard_move *m = &u->moves[i];
-		struct message msg = {.kind = UP_STATE, .a = i};
-		int fd;
-		bool ok;
+		struct message msg = {.kind = UP_STATE, .a = i, .b = m->memory_used};
 
 		out->left += m->left;
-		if (m->moved == 0 && !m->state.failed) {
-			state_wipe(&m->state);
+		if (m->moved == 0)
 			continue;
-		}
-		if (m->state.failed) {
-			snprintf(why, why_bytes, "no memory for the state of %u connections",
-				m->moved);
+		if (m->memory_fd < 0) {
+			snprintf(why, why_bytes, "memory for the state of %u connections: %s",
+				m->moved, strerror(-m->memory_fd));
 			return false;
 		}
-		fd = handover_memory_new(m->state.p, m->state.n);
-		state_wipe(&m->state);
-		if (fd < 0) {
-			snprintf(why, why_bytes, "memory for the state: %s", strerror(-fd));
-			return false;
-		}
-		ok = say(u->fd, &msg, fd);
-		if (!ok) {
+		if (!say(u->fd, &msg, m->memory_fd)) {
 			snprintf(why, why_bytes, "the new program does not take the state");
-			handover_memory_forget(fd);
-		}
-		close(fd);
-		if (!ok)
 			return false;
+		}
 		out->connections += m->moved;
 		out->parked += m->parked;
 	}
-	if (say_kind(u->fd, UP_MOVED, out->connections, 0))
+	if (say_kind(u->fd, UP_MOVED, out->connections, presence_order(s->presence)))
 		return true;
 	snprintf(why, why_bytes, "the new program does not take the state");
 	return false;
+}
+
+static uint64_t now_us(void)
+{
+	return clock_mono_ns() / 1000;
 }
 
 bool upgrade_hand_over(struct server *s, const struct upgrade_options *o, struct upgrade **u_out,
 	struct upgrade_result *out, char *why, size_t why_bytes)
 {
 	struct upgrade *u = upgrade_new(s->shard_count);
-	uint64_t begin_ms = clock_mono_ms(), frozen_us;
+	uint64_t begin_us = now_us(), ready_us, quiet_us, frozen_us, exported_us;
 	struct timeval patience = {.tv_sec = SEND_S};
 	struct message m;
 	int pair[2] = {-1, -1};
-	bool ok = false, quiet = false;
+	bool ok = false, begun = false;
 
 	*out = (struct upgrade_result){0};
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
@@ -511,7 +628,8 @@ bool upgrade_hand_over(struct server *s, const struct upgrade_options *o, struct
 	say_hello(u, o);
 	if (!wait_for(u, UP_READY, o->start_ms, o, &m, why, why_bytes))
 		goto out;
-	out->start_ms = (uint32_t)(clock_mono_ms() - begin_ms);
+	ready_us = now_us();
+	out->start_ms = (uint32_t)((ready_us - begin_us) / 1000);
 	snprintf(out->version, sizeof(out->version), "%.63s", m.text);
 	if (m.format != HANDOVER_FORMAT && !o->pace_ms) {
 		snprintf(why, why_bytes,
@@ -520,28 +638,42 @@ bool upgrade_hand_over(struct server *s, const struct upgrade_options *o, struct
 			m.format, HANDOVER_FORMAT);
 		goto out;
 	}
-	if (m.format == HANDOVER_FORMAT)
+	begun = true;
+	if (m.format == HANDOVER_FORMAT) {
 		send_credentials(s, u);
-	else
+		if (!copy_ahead(s, u, o, why, why_bytes))
+			goto out;
+		make_memory(u);
+	} else {
 		escrows_free(u); /* no place to go: everything stays */
-	quiet = true;
-	if (!step_all(s, u, SHARD_QUIET)) {
+	}
+	quiet_us = now_us();
+	out->copy_ms = (uint32_t)((quiet_us - ready_us) / 1000);
+	if (!step_all(s, u, SHARD_QUIET, STEP_MS, NULL)) {
 		snprintf(why, why_bytes, "a shard does not come to rest");
 		goto out;
 	}
-	frozen_us = clock_mono_ns() / 1000;
-	if (!step_all(s, u, SHARD_FREEZE) || !step_all(s, u, SHARD_EXPORT)) {
+	frozen_us = now_us();
+	if (!step_all(s, u, SHARD_FREEZE, STEP_MS, NULL) ||
+		!step_all(s, u, SHARD_EXPORT, STEP_MS, NULL)) {
 		snprintf(why, why_bytes, "a shard does not hand its connections out");
 		goto out;
 	}
-	if (!all_exported(u, why, why_bytes) || !send_state(u, out, why, why_bytes) ||
+	exported_us = now_us();
+	if (!all_exported(u, why, why_bytes) || !send_copied(u, true, why, why_bytes) ||
+		!send_state(s, u, out, why, why_bytes) ||
 		!wait_for(u, UP_SERVING, SERVING_MS, o, &m, why, why_bytes))
 		goto out;
-	out->pause_us = (uint32_t)(clock_mono_ns() / 1000 - frozen_us);
+	out->pause_us = (uint32_t)(now_us() - frozen_us);
+	out->quiet_us = (uint32_t)(frozen_us - quiet_us);
+	out->export_us = (uint32_t)(exported_us - frozen_us);
+	out->restore_us = out->pause_us - out->export_us;
 	out->pid = u->pid;
 	for (unsigned i = 0; i < u->shards; i++) {
 		u->moves[i].grace_ms = o->grace_ms;
 		u->moves[i].pace_ms = o->pace_ms;
+		/* (it is the new process' to wipe) */
+		memory_free(&u->moves[i], false);
 	}
 	/* Sockets that the successor closes are to be closed, so nothing may hold them here. */
 	escrows_free(u);
@@ -552,7 +684,7 @@ out:
 		close(pair[1]);
 	if (!ok) {
 		end_program(u);
-		for (unsigned i = 0; quiet && i < u->shards; i++)
+		for (unsigned i = 0; begun && i < u->shards; i++)
 			shard_step(s->shards[i], SHARD_RESUME, NULL);
 		upgrade_free(&u);
 	}
@@ -569,11 +701,22 @@ void upgrade_leave(struct server *s, struct upgrade *u)
 
 /* ---- the new process ------------------------------------------------------------------------- */
 
+/* Sockets that are in the escrows, as they were told of. */
+struct copied {
+	struct copied *next;
+	const uint32_t *slots;
+	size_t bytes;
+	bool hurry;
+};
+
 struct section {
 	struct handover_escrow *escrows[ESCROWS_MAX];
 	unsigned escrow_count;
+	struct copied *first,
+		**last; /* t->mutex; to be pulled by the shard that has this section */
+	struct shard_copies copies;
 	uint8_t *p;
-	size_t n;
+	size_t n, used;
 	struct handover_reader reader;
 };
 
@@ -582,9 +725,19 @@ struct take_over {
 	struct socket_list sockets;
 	unsigned section_count;
 	struct section *sections;
-	uint32_t connections;
+	uint8_t ticket_seed[TLS_TICKET_SEED_BYTES];
+	bool has_ticket_seed;
+	pthread_mutex_t mutex;
+	pthread_cond_t cond;
+	unsigned lists;     /* mutex: not pulled yet */
+	bool all_told;      /* mutex: no more will come */
+	char pull_why[256]; /* mutex: "" or what went wrong */
+	uint64_t expected;  /* connections */
+	uint64_t order;
 	_Atomic uint32_t moved, parked;
-	uint64_t gone_ms; /* when the old process was seen gone */
+	bool gone; /* the old process */
+	uint64_t
+		alone_ms; /* its own predecessor may hold sockets until then; gone: both until then */
 };
 
 enum { HELLO_MS = 10000, STATE_MS = 60000, GONE_MS = 3000 };
@@ -617,8 +770,14 @@ static bool hello(struct take_over *t, char *why, size_t why_bytes)
 		return false;
 	}
 	t->section_count = (unsigned)m.a;
+	t->alone_ms = clock_mono_ms() + m.b;
+	t->has_ticket_seed = m.key.places == TLS_TICKET_SEED_BYTES;
+	memcpy(t->ticket_seed, m.key.ring, TLS_TICKET_SEED_BYTES);
+	sodium_memzero(&m, sizeof(m));
 	t->sections = calloc(t->section_count, sizeof(*t->sections));
 	CHECK(t->sections);
+	for (unsigned i = 0; i < t->section_count; i++)
+		t->sections[i].last = &t->sections[i].first;
 	for (;;) {
 		struct section *s;
 
@@ -652,6 +811,8 @@ struct take_over *take_over_begin(int fd, char *why, size_t why_bytes)
 
 	CHECK(t);
 	t->fd = fd;
+	pthread_mutex_init(&t->mutex, NULL);
+	pthread_cond_init(&t->cond, NULL);
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	if (!hello(t, why, why_bytes))
 		take_over_free(&t, why);
@@ -663,6 +824,19 @@ struct socket_list *take_over_sockets(struct take_over *t)
 	return t ? &t->sockets : NULL;
 }
 
+const uint8_t *take_over_ticket_seed(const struct take_over *t)
+{
+	return t && t->has_ticket_seed ? t->ticket_seed : NULL;
+}
+
+static void list_free(struct copied *l)
+{
+	uint8_t *p = (uint8_t *)(uintptr_t)l->slots;
+
+	handover_memory_unmap(&p, l->bytes);
+	free(l);
+}
+
 static void take_credentials(int fd, struct credentials *c)
 {
 	size_t n = 0;
@@ -672,65 +846,181 @@ static void take_credentials(int fd, struct credentials *c)
 	if (!p || !credentials_import(c, bytes_of(p, n)))
 		log_msg(LOG_WARNING, "upgrade: the memory of passwords is not understood");
 	handover_memory_wipe(&p, n);
-	close(fd);
+}
+
+static bool take_copied(
+	struct take_over *t, const struct message *m, int fd, char *why, size_t why_bytes)
+{
+	struct copied *l = calloc(1, sizeof(*l));
+	struct section *s = &t->sections[m->a];
+	int err;
+
+	CHECK(l);
+	l->slots = (const uint32_t *)handover_memory_map(fd, &l->bytes, &err);
+	l->hurry = m->b != 0;
+	if (!l->slots) {
+		snprintf(why, why_bytes, "a list of sockets cannot be read: %s", strerror(-err));
+		free(l);
+		return false;
+	}
+	pthread_mutex_lock(&t->mutex);
+	*s->last = l;
+	s->last = &l->next;
+	t->lists++;
+	pthread_cond_broadcast(&t->cond);
+	pthread_mutex_unlock(&t->mutex);
+	return true;
+}
+
+/* Until all that was told of is pulled. */
+static bool all_pulled(struct take_over *t, char *why, size_t why_bytes)
+{
+	bool ok;
+
+	pthread_mutex_lock(&t->mutex);
+	while (t->lists && !t->pull_why[0])
+		pthread_cond_wait(&t->cond, &t->mutex);
+	ok = !t->pull_why[0];
+	if (!ok)
+		snprintf(why, why_bytes, "%s", t->pull_why);
+	pthread_mutex_unlock(&t->mutex);
+	return ok;
+}
+
+static bool take_state(
+	struct take_over *t, const struct message *m, int fd, char *why, size_t why_bytes)
+{
+	struct section *s = &t->sections[m->a];
+	int err;
+
+	s->p = handover_memory_map(fd, &s->n, &err);
+	if (!s->p) {
+		snprintf(why, why_bytes, "the state cannot be read: %s", strerror(-err));
+		return false;
+	}
+	if (m->b > s->n) {
+		snprintf(why, why_bytes, "the state is cut off");
+		return false;
+	}
+	s->used = m->b;
+	return true;
+}
+
+/* 1: go on; 0: that was the last one; -1: why. */
+static int take_message(struct take_over *t, const struct message *m, int with,
+	struct credentials *credentials, char *why, size_t why_bytes)
+{
+	bool of_shard = m->a < t->section_count && with >= 0;
+
+	if (m->kind == UP_CREDENTIALS && with >= 0) {
+		take_credentials(with, credentials);
+		return 1;
+	}
+	if (m->kind == UP_COPIED && of_shard)
+		return take_copied(t, m, with, why, why_bytes) ? 1 : -1;
+	if (m->kind == UP_COPIED_ALL) {
+		if (!all_pulled(t, why, why_bytes))
+			return -1;
+		say_kind(t->fd, UP_COPIED_ALL, 0, 0);
+		return 1;
+	}
+	if (m->kind == UP_STATE && of_shard && !t->sections[m->a].p)
+		return take_state(t, m, with, why, why_bytes) ? 1 : -1;
+	if (m->kind == UP_MOVED) {
+		t->expected = m->a;
+		t->order = m->b;
+		return 0;
+	}
+	snprintf(why, why_bytes, "the hand-over has something unknown in it (%u)", m->kind);
+	return -1;
 }
 
 bool take_over_receive(
 	struct take_over *t, struct credentials *credentials, char *why, size_t why_bytes)
 {
 	struct message m = {.kind = UP_READY};
-	int with, err;
+	int with, r = -1;
 
 	snprintf(m.text, sizeof(m.text), "%s", roost_version);
-	if (!say(t->fd, &m, -1)) {
+	if (!say(t->fd, &m, -1))
 		snprintf(why, why_bytes, "the server that we were to take over from is gone");
-		return false;
-	}
-	for (;;) {
-		struct section *s;
-
-		if (!hear_within(t, &m, &with, STATE_MS, why, why_bytes))
-			return false;
-		if (m.kind == UP_MOVED)
-			break;
-		if (m.kind == UP_CREDENTIALS && with >= 0) {
-			take_credentials(with, credentials);
-			continue;
-		}
-		if (m.kind != UP_STATE || with < 0 || m.a >= t->section_count ||
-			t->sections[m.a].p) {
-			snprintf(why, why_bytes, "the hand-over has something unknown in it (%u)",
-				m.kind);
+	else
+		do {
+			r = hear_within(t, &m, &with, STATE_MS, why, why_bytes)
+				    ? take_message(t, &m, with, credentials, why, why_bytes)
+				    : -1;
 			if (with >= 0)
 				close(with);
-			return false;
-		}
-		s = &t->sections[m.a];
-		s->p = handover_memory_map(with, &s->n, &err);
-		close(with);
-		if (!s->p) {
-			snprintf(why, why_bytes, "the state cannot be read: %s", strerror(-err));
-			return false;
-		}
-		if (!handover_open(&s->reader, bytes_of(s->p, s->n), why, why_bytes))
-			return false;
-		t->connections += s->reader.head.count;
+		} while (r > 0);
+	pthread_mutex_lock(&t->mutex);
+	t->all_told = true;
+	pthread_cond_broadcast(&t->cond);
+	pthread_mutex_unlock(&t->mutex);
+	return r == 0;
+}
+
+static struct copied *next_list(struct take_over *t, unsigned index, unsigned shards, unsigned *of)
+{
+	for (unsigned i = index; i < t->section_count; i += shards) {
+		struct section *s = &t->sections[i];
+		struct copied *l = s->first;
+
+		if (!l)
+			continue;
+		s->first = l->next;
+		if (!s->first)
+			s->last = &s->first;
+		*of = i;
+		return l;
 	}
-	if (t->connections == m.a)
-		return true;
-	snprintf(why, why_bytes, "the state of %u connections came, of %llu", t->connections,
-		(unsigned long long)m.a);
-	return false;
+	return NULL;
+}
+
+static bool ready_to_pull(struct section *s)
+{
+	if (s->copies.ours || !s->escrow_count)
+		return s->copies.ours != NULL;
+	s->copies.escrows = s->escrows;
+	s->copies.ring_conns = handover_escrow_places(s->escrows[0]);
+	s->copies.theirs_max = s->escrow_count * s->copies.ring_conns;
+	s->copies.ours = calloc(s->copies.theirs_max, sizeof(*s->copies.ours));
+	return s->copies.ours != NULL;
+}
+
+void take_over_pull(struct take_over *t, struct shard *shard, unsigned shards)
+{
+	struct copied *l;
+	unsigned i = 0;
+
+	pthread_mutex_lock(&t->mutex);
+	for (;;) {
+		char why[sizeof(t->pull_why)] = "no memory";
+		bool ok;
+
+		l = next_list(t, shard_index(shard), shards, &i);
+		if (!l && t->all_told)
+			break;
+		if (!l) {
+			pthread_cond_wait(&t->cond, &t->mutex);
+			continue;
+		}
+		pthread_mutex_unlock(&t->mutex);
+		ok = ready_to_pull(&t->sections[i]) &&
+		     shard_pull(shard, &t->sections[i].copies, l->slots,
+			     l->bytes / sizeof(uint32_t), l->hurry, why, sizeof(why));
+		list_free(l);
+		pthread_mutex_lock(&t->mutex);
+		t->lists--;
+		if (!ok)
+			snprintf(t->pull_why, sizeof(t->pull_why), "%s", why);
+		pthread_cond_broadcast(&t->cond);
+	}
+	pthread_mutex_unlock(&t->mutex);
 }
 
 uint64_t take_over_order(const struct take_over *t)
 {
-	uint64_t order = 0;
-
-	for (unsigned i = 0; i < t->section_count; i++)
-		if (t->sections[i].reader.head.order > order)
-			order = t->sections[i].reader.head.order;
-	return order + ORDER_SLACK;
+	return t->order + ORDER_SLACK;
 }
 
 bool take_over_policy_differs(const struct take_over *t, uint32_t generation)
@@ -748,35 +1038,65 @@ bool take_over_import(
 	unsigned index = shard_index(shard);
 	uint32_t moved = 0, parked = 0;
 
+	if (!all_pulled(t, why, why_bytes))
+		return false;
 	loop_set_shared(shard_loop(shard), true);
+	/* All is checked before any of it is used. */
 	for (unsigned i = index; i < t->section_count; i += shards) {
 		struct section *s = &t->sections[i];
 
-		if (!s->p)
-			continue; /* nothing of this one */
-		if (!shard_import(shard, &s->reader, s->escrows, s->escrow_count, &moved, &parked,
-			    why, why_bytes))
+		if (s->p && !handover_open(&s->reader, bytes_of(s->p, s->used), why, why_bytes))
 			return false;
-		handover_memory_wipe(&s->p, s->n);
+	}
+	for (unsigned i = index; i < t->section_count; i += shards) {
+		struct section *s = &t->sections[i];
+
+		if (s->copies.ours && !shard_import(shard, &s->reader, &s->copies, &moved, &parked,
+					      why, why_bytes))
+			return false;
 	}
 	atomic_fetch_add(&t->moved, moved);
 	atomic_fetch_add(&t->parked, parked);
 	return true;
 }
 
-void take_over_serving(struct take_over *t)
+bool take_over_serving(struct take_over *t, char *why, size_t why_bytes)
 {
+	if (t->moved != t->expected) {
+		snprintf(why, why_bytes, "the state of %u connections came, of %llu", t->moved,
+			(unsigned long long)t->expected);
+		return false;
+	}
 	/* Should the old process be gone by now, then all the more. */
 	say_kind(t->fd, UP_SERVING, t->moved, t->parked);
 	log_msg(LOG_INFO, "upgrade: took over connections=%u parked=%u", t->moved, t->parked);
+	return true;
+}
+
+static void sections_free(struct take_over *t)
+{
+	for (unsigned i = 0; i < t->section_count; i++) {
+		struct section *s = &t->sections[i];
+
+		handover_memory_wipe(&s->p, s->n);
+		while (s->first) {
+			struct copied *l = s->first;
+
+			s->first = l->next;
+			list_free(l);
+		}
+		free(s->copies.ours);
+		s->copies.ours = NULL;
+		for (unsigned k = 0; k < ESCROWS_MAX; k++)
+			handover_escrow_free(&s->escrows[k]);
+	}
+	sodium_memzero(t->ticket_seed, sizeof(t->ticket_seed));
 }
 
 void take_over_running(struct take_over *t)
 {
 	sockets_free(&t->sockets, true);
-	for (unsigned i = 0; i < t->section_count; i++)
-		for (unsigned k = 0; k < ESCROWS_MAX; k++)
-			handover_escrow_free(&t->sections[i].escrows[k]);
+	sections_free(t);
 }
 
 bool take_over_alone(struct take_over *t)
@@ -784,10 +1104,14 @@ bool take_over_alone(struct take_over *t)
 	struct message m;
 	int with;
 
-	if (t->gone_ms)
-		return clock_mono_ms() >= t->gone_ms + GONE_MS;
-	if (hear(t->fd, &m, &with, 0) < 0)
-		t->gone_ms = clock_mono_ms();
+	if (t->gone)
+		return clock_mono_ms() >= t->alone_ms;
+	if (hear(t->fd, &m, &with, 0) < 0) {
+		uint64_t now = clock_mono_ms();
+
+		t->gone = true;
+		t->alone_ms = (now > t->alone_ms ? now : t->alone_ms) + GONE_MS;
+	}
 	if (with >= 0)
 		close(with);
 	return false;
@@ -805,15 +1129,11 @@ void take_over_free(struct take_over **tp, const char *why)
 		snprintf(m.text, sizeof(m.text), "%s", why);
 		say(t->fd, &m, -1);
 	}
-	for (unsigned i = 0; i < t->section_count; i++) {
-		struct section *s = &t->sections[i];
-
-		handover_memory_wipe(&s->p, s->n);
-		for (unsigned k = 0; k < ESCROWS_MAX; k++)
-			handover_escrow_free(&s->escrows[k]);
-	}
+	sections_free(t);
 	sockets_free(&t->sockets, true);
 	free(t->sections);
+	pthread_mutex_destroy(&t->mutex);
+	pthread_cond_destroy(&t->cond);
 	close(t->fd);
 	free(t);
 }

@@ -103,16 +103,27 @@ void handover_escrow_free(struct handover_escrow **ep)
 	*ep = NULL;
 }
 
-int handover_memory_new(const void *p, size_t n)
+static int memory(void)
 {
 	int fd = memfd_create("roost-handover", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-	size_t at = 0;
 
 	if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
 		fd = memfd_create("roost-handover", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0)
-		return -errno;
-	while (at < n) {
+	return fd < 0 ? -errno : fd;
+}
+
+/* It stays as long as the reader takes it for. */
+static void seal(int fd)
+{
+	fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+}
+
+int handover_memory_new(const void *p, size_t n)
+{
+	int fd = memory();
+	size_t at = 0;
+
+	while (fd >= 0 && at < n) {
 		ssize_t w = write(fd, (const uint8_t *)p + at, n - at);
 
 		if (w < 0 && errno == EINTR)
@@ -126,9 +137,29 @@ int handover_memory_new(const void *p, size_t n)
 		}
 		at += (size_t)w;
 	}
-	/* It stays as long as the reader takes it for. */
-	fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+	if (fd >= 0)
+		seal(fd);
 	return fd;
+}
+
+int handover_memory_make(size_t n, uint8_t **p_out)
+{
+	int fd = memory(), err = 0;
+	size_t mapped;
+
+	if (fd < 0)
+		return fd;
+	*p_out = NULL;
+	if (ftruncate(fd, (off_t)n) != 0)
+		err = -errno;
+	else
+		*p_out = handover_memory_map(fd, &mapped, &err);
+	if (*p_out) {
+		seal(fd);
+		return fd;
+	}
+	close(fd);
+	return err;
 }
 
 uint8_t *handover_memory_map(int fd, size_t *n_out, int *err_out)
@@ -154,13 +185,18 @@ uint8_t *handover_memory_map(int fd, size_t *n_out, int *err_out)
 	return p;
 }
 
+void handover_memory_unmap(uint8_t **p, size_t n)
+{
+	if (*p)
+		munmap(*p, n);
+	*p = NULL;
+}
+
 void handover_memory_wipe(uint8_t **p, size_t n)
 {
-	if (!*p)
-		return;
-	explicit_bzero(*p, n);
-	munmap(*p, n);
-	*p = NULL;
+	if (*p)
+		explicit_bzero(*p, n);
+	handover_memory_unmap(p, n);
 }
 
 void handover_memory_forget(int fd)

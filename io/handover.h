@@ -6,7 +6,7 @@
  * escrow is a ring made for that alone, without SINGLE_ISSUER: the old process' shards send their
  * descriptors there, the new process inherits the ring's descriptor over exec and sends them on to
  * its own rings (loop_export, loop_import). Sending copies the reference, so until the old process
- * lets go, it can go on as if nothing had been.
+ * lets go, it can go on as if nothing had been; most are sent long before anything stands still.
  * A ring's descriptor cannot go over a Unix socket (the kernel refuses), hence the inheritance.
  *
  * What belongs to the connections goes in memory without a name (memfd): TLS keys never get a path.
@@ -44,8 +44,11 @@ void handover_escrow_free(struct handover_escrow **e);
 
 /* A descriptor (close-on-exec) of memory with these bytes, of fixed size; negative: -errno. */
 int handover_memory_new(const void *p, size_t n);
+/* The same of n zero bytes, mapped and present, for the caller to fill in. */
+int handover_memory_make(size_t n, uint8_t **p_out);
 /* Maps it; NULL with *err_out. */
 uint8_t *handover_memory_map(int fd, size_t *n_out, int *err_out);
+void handover_memory_unmap(uint8_t **p, size_t n);
 /* Overwrites the bytes, for everybody who holds the memory, and unmaps. */
 void handover_memory_wipe(uint8_t **p, size_t n);
 /* The same by descriptor. */

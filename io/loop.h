@@ -58,7 +58,7 @@ struct loop_events {
 	void (*sent)(void *arg, uint32_t slot, int err);
 	/* After loop_close: every operation has come back, the slot may be given to another. */
 	void (*released)(void *arg, uint32_t slot);
-	/* Result of loop_export. */
+	/* Result of loop_export; not after loop_close. */
 	void (*exported)(void *arg, uint32_t slot, int err);
 	void (*message)(void *arg, struct loop_msg *m);
 	/* The commit word moved (or may have); at least once after every change of it that
@@ -135,17 +135,18 @@ void loop_submit(struct loop *l);
 
 /* ---- hand-over to another process: see io/handover.h ----
  *
- * Nothing is taken away by exporting: the slot stays open and its watch armed, and both ends come
- * down to who closes. After loop_export the caller must not receive, send or close until it knows
- * whether the other process has taken over: then loop_let_go, else it goes on as before. */
+ * Nothing is taken away by exporting: the slot stays open, its watch armed, and whatever is under
+ * way goes on. Both ends may hold the socket as long as only one of them receives, sends or waits
+ * on it, and that one closes with loop_set_shared. When the other process takes over, the caller
+ * stops using the slots it took, which must be at rest; then loop_let_go. */
 
 struct handover_escrow;
 
 /* True while nothing of the slot is in flight but perhaps a watch, and no bytes of it are in
- * user memory. */
+ * user memory: another process can go on with it. */
 bool loop_may_export(const struct loop *l, uint32_t slot);
-/* Copies the slot's socket into place slot % loop_ring_conns() of the escrow; exported() follows.
- * Only for slots that may be. */
+/* Copies the slot's socket into place slot % loop_ring_conns() of the escrow, over whatever was
+ * there; exported() follows unless the slot is closed before. Any open slot but one that connects. */
 void loop_export(struct loop *l, uint32_t slot, const struct handover_escrow *e);
 /* Closes here what another process has now: neither FIN nor RST. released() follows. */
 void loop_let_go(struct loop *l, uint32_t slot);
@@ -154,6 +155,9 @@ void loop_let_go(struct loop *l, uint32_t slot);
  * before the first loop_run, on its thread. Waits for the kernel: some 0.5 us a socket. */
 uint32_t loop_import(struct loop *l, struct handover_escrow *e, const uint32_t *places,
 	uint32_t *slots_out, uint32_t n);
+/* Gives up a slot that loop_import took: no word to the peer, nothing follows. One system call;
+ * only before the first loop_run. */
+void loop_import_drop(struct loop *l, uint32_t slot);
 /* Undoes loop_listen_stop. */
 void loop_listen_again(struct loop *l);
 /* From any thread. While set, closing shuts the socket down first, so that the peer hears of it

@@ -23,9 +23,9 @@ void loop_export(struct loop *l, uint32_t slot, const struct handover_escrow *e)
 	struct ring *r = &ring_of(l, slot)->r;
 	struct io_uring_sqe *sqe;
 
-	CHECK(loop_may_export(l, slot));
+	CHECK(!(slot_open(l, slot)->flags & SLOT_CONNECTING));
 	CHECK(slot % l->ring_conns < handover_escrow_places(e));
-	sqe = ring_sqe(r, IORING_OP_NOP, tag(OP_EXPORT, slot_open(l, slot)->gen, slot));
+	sqe = ring_sqe(r, IORING_OP_NOP, tag(OP_EXPORT, l->slots[slot].gen, slot));
 	ring_prep_send_fd(sqe, handover_escrow_fd(e), slot % l->ring_conns, slot % l->ring_conns);
 }
 
@@ -125,6 +125,20 @@ uint32_t loop_import(struct loop *l, struct handover_escrow *e, const uint32_t *
 		sent++;
 	}
 	return import_settle(l, from, sent, slots_out, &came) ? came : 0;
+}
+
+void loop_import_drop(struct loop *l, uint32_t slot)
+{
+	struct slot *s = slot_open(l, slot);
+	const int none = -1;
+
+	CHECK(!l->started && !loop_self && s->has == READ_NOTHING);
+	/* (cannot fail: the index is there, and it takes nothing) */
+	CHECK(io_uring_register_files_update(
+		      &ring_of(l, slot)->r.uring, slot % l->ring_conns, &none, 1) == 1);
+	s->flags &= SLOT_QUEUED;
+	s->gen++;
+	room_give(l, slot / l->ring_conns);
 }
 
 void loop_set_shared(struct loop *l, bool shared)

@@ -178,6 +178,8 @@ struct tls_ctx *tls_server_new(const struct tls_options *o, char *why, size_t wh
 		}
 	}
 	warn_expiry(c, o);
+	if (o->ticket_seed)
+		tls_ticket_learn(c);
 	return c;
 }
 

@@ -116,6 +116,9 @@ bool tls_hello_read(struct bytes b, struct hello *hello);
 WOLFSSL_CTX *tls_hello_choose(const struct tls_ctx *c, const struct hello *hello);
 
 /* tls_ticket.c: what wolfSSL calls; arg is the tls_ctx. */
+/* Shakes hands with this server once, in memory, so that the first client with a ticket of before can
+ * resume. A millisecond or two, once in a process. */
+void tls_ticket_learn(struct tls_ctx *server);
 int tls_ticket_cb(WOLFSSL *ssl, unsigned char *name, unsigned char *iv, unsigned char *mac, int enc,
 	unsigned char *p, int n, int *n_out, void *arg);
 

@@ -53,6 +53,39 @@ _Static_assert(WOLFSSL_TICKET_NAME_SZ <= 32 && WOLFSSL_TICKET_IV_SZ >= 12 &&
  * one is refused. It is learned from the first ticket made: until then nothing is resumed. */
 static _Atomic int ticket_plain_bytes;
 
+void tls_ticket_learn(struct tls_ctx *server)
+{
+	const struct tls_client_options o = {.want_ticket = true};
+	struct tls_ctx *c;
+	struct tls_hs *ours, *theirs;
+	struct buf up = {0}, down = {0};
+	char why[256];
+	size_t used;
+
+	if (atomic_load_explicit(&ticket_plain_bytes, memory_order_relaxed))
+		return;
+	c = tls_client_new(&o, why, sizeof(why));
+	ours = tls_hs_server(server);
+	theirs = c ? tls_hs_client(c, NULL, NULL) : NULL;
+	if (ours && theirs)
+		tls_hs_feed(theirs, NULL, 0, &used, &up);
+	for (int turns = 0; ours && theirs && turns < 8 &&
+			    !atomic_load_explicit(&ticket_plain_bytes, memory_order_relaxed);
+		turns++) {
+		if (tls_hs_feed(ours, up.p, up.n, &used, &down) == TLS_HS_FAILED)
+			break;
+		up.n = 0;
+		if (tls_hs_feed(theirs, down.p, down.n, &used, &up) == TLS_HS_FAILED)
+			break;
+		down.n = 0;
+	}
+	tls_hs_free(&ours);
+	tls_hs_free(&theirs);
+	tls_ctx_unref(&c);
+	buf_free(&up);
+	buf_free(&down);
+}
+
 int tls_ticket_cb(WOLFSSL *ssl, unsigned char *name, unsigned char *iv, unsigned char *mac, int enc,
 	unsigned char *p, int n, int *n_out, void *arg)
 {

@@ -32,7 +32,9 @@ struct admin_parked {
 /* What came of an upgrade. */
 struct admin_upgrade {
 	int pid; /* of the new process; 0: it failed */
-	uint32_t connections, parked, left, pause_us, start_ms;
+	uint32_t connections, parked, left;
+	uint32_t pause_us, export_us, restore_us; /* the pause, and what it consists of */
+	uint32_t quiet_us, copy_ms, start_ms;     /* what came before it */
 	char version[64];
 	char why[512];
 };

@@ -7,7 +7,8 @@
  *   {"verb": "why", "id": "00000000000004d2"} -> {"ok": true, "why": {..., "text": "..."}}
  *   {"verb": "stats" | "health" | "reload" | "stop"}
  *   {"verb": "upgrade", "drain": false} -> {"ok": true, "pid": 4711, "version": "0.2.0",
- *       "connections": 5, "parked": 4, "left": 0, "pause_ms": 1.5, "start_ms": 80}
+ *       "connections": 5, "parked": 4, "left": 0, "pause_ms": 1.5, "export_ms": 0.6,
+ *       "restore_ms": 0.9, "quiet_ms": 2, "copy_ms": 10, "start_ms": 80}
  *
  * Whoever may connect may do all of it: the file's mode is the only gate. */
 #include "core/address.h"
@@ -422,10 +423,13 @@ static void answer_upgrade(const struct admin_source *src, json_t *request, stru
 	if (s->upgrade && s->upgrade(s->arg, json_is_true(json_object_get(request, "drain")), &u,
 				  why, sizeof(why)))
 		put_line(out,
-			json_pack("{s:b, s:i, s:o, s:I, s:I, s:I, s:f, s:I}", "ok", 1, "pid", u.pid,
-				"version", admin_text_json(u.version), "connections",
-				(json_int_t)u.connections, "parked", (json_int_t)u.parked, "left",
-				(json_int_t)u.left, "pause_ms", (double)u.pause_us / 1000,
+			json_pack("{s:b, s:i, s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I}",
+				"ok", 1, "pid", u.pid, "version", admin_text_json(u.version),
+				"connections", (json_int_t)u.connections, "parked",
+				(json_int_t)u.parked, "left", (json_int_t)u.left, "pause_ms",
+				(double)u.pause_us / 1000, "export_ms", (double)u.export_us / 1000,
+				"restore_ms", (double)u.restore_us / 1000, "quiet_ms",
+				(double)u.quiet_us / 1000, "copy_ms", (json_int_t)u.copy_ms,
 				"start_ms", (json_int_t)u.start_ms));
 	else
 		put_error(out, "failed", why);

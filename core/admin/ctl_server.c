@@ -413,9 +413,15 @@ enum ctl_exit ctl_upgrade(char **args)
 			number_of(last, "pid"), text_of(last, "version"),
 			number_of(last, "connections"), number_of(last, "parked"),
 			number_of(last, "left"));
-		ctl_say("pause %.1f ms, start of the new program %" PRId64 " ms",
+		ctl_say("pause %.1f ms: %.1f ms to write down who waits for what, %.1f ms to take "
+			"it up",
 			json_number_value(json_object_get(last, "pause_ms")),
-			number_of(last, "start_ms"));
+			json_number_value(json_object_get(last, "export_ms")),
+			json_number_value(json_object_get(last, "restore_ms")));
+		ctl_say("before it: start of the new program %" PRId64 " ms, sockets %" PRId64
+			" ms, nothing new begun for %.1f ms",
+			number_of(last, "start_ms"), number_of(last, "copy_ms"),
+			json_number_value(json_object_get(last, "quiet_ms")));
 	}
 	json_decref(last);
 	return CTL_DONE;

@@ -142,6 +142,14 @@ static bool add_more(struct waiters *w, struct waiter *t, const struct waiter_sp
 	return true;
 }
 
+void waiters_prepare(struct waiters *w, uint32_t slot, uint32_t count)
+{
+	CHECK(slot < w->slots_max && w->slot[slot].kind == WAITER_FREE);
+	w->slot[slot] = (struct waiter){0};
+	while (count > w->bucket_mask)
+		buckets_grow(w);
+}
+
 bool waiters_add(struct waiters *w, uint32_t slot, const struct waiter_spec *spec)
 {
 	struct waiter *t = &w->slot[slot];

@@ -46,6 +46,9 @@ struct waiter_spec {
 	uint64_t since_seq, order, due_ms, since_wall_ms;
 	uint16_t heartbeat_s;
 };
+/* So many will be added, one of them in this slot: the memory is there from now on, and adding does
+ * not have to wait for it. */
+void waiters_prepare(struct waiters *w, uint32_t slot, uint32_t count);
 bool waiters_add(struct waiters *w, uint32_t slot, const struct waiter_spec *spec);
 void waiters_remove(struct waiters *w, uint32_t slot);
 /* NULL when nobody waits in that slot. */

@@ -71,6 +71,32 @@ tls12.maximum_version = ssl.TLSVersion.TLSv1_2
 wires = [Wire(s, u, device=f"d{i}", tls=(None, tls, tls12)[i % 3]) for i, u in enumerate(USERS)]
 
 
+class Visitors(threading.Thread):
+    """Connections that the server ends, one after the other: with a request that says so, and with one
+    that is nonsense. Their end must be heard at once, although another process may hold copies."""
+    def __init__(self):
+        super().__init__()
+        self.over, self.count, self.slow = False, 0, []
+
+    def visit(self, request):
+        with socket.create_connection(("127.0.0.1", s.http), timeout=10) as c:
+            c.sendall(request)
+            begin = None
+            try:
+                while c.recv(65536):
+                    begin = time.monotonic()
+            except ConnectionResetError:
+                pass
+            except TimeoutError:
+                self.slow.append((request, begin))
+            self.count += 1
+
+    def run(self):
+        while not self.over:
+            self.visit(b"OPTIONS /Microsoft-Server-ActiveSync HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            self.visit(b"nonsense\r\n\r\n")
+
+
 def silent(w):
     if not isinstance(w.c, ssl.SSLSocket):
         return w.silent()
@@ -160,6 +186,23 @@ ok(wait_for(lambda: s.parked() == 0), "a hang-up is noticed")
 
 # ---- ten in a row, with changes all the while ---------------------------------------------------------------
 wrong, pids = [], {s.pid()}
+tickets = f"{HERE}/ticket"
+
+
+def s_client(*args):
+    """(whether the session was resumed, all it said)"""
+    p = subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{s.https}", "-ign_eof", *args],
+                       input=b"OPTIONS /Microsoft-Server-ActiveSync HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+                       capture_output=True, timeout=20)
+    return b"Reused, TLS" in p.stdout, p.stdout + p.stderr
+
+
+for version in ("-tls1_2", "-tls1_3"):
+    ok(not s_client(version, "-sess_out", tickets + version)[0] and os.path.exists(tickets + version),
+       f"a phone has a ticket, {version[1:]}")
+visitors = [Visitors(), Visitors()]
+for v in visitors:
+    v.start()
 for round in range(10):
     if not park_all():
         wrong.append(f"round {round}: {s.parked()} parked")
@@ -173,7 +216,16 @@ for round in range(10):
     answers = [ping_status(w.answer(10)) for w in wires]
     if answers != ["2"] * len(wires) or not all(silent(w) for w in wires):
         wrong.append(f"round {round}: {answers}")
+for v in visitors:
+    v.over = True
+for v in visitors:
+    v.join()
 equal(wrong, [], "ten upgrades in a row: no wake is missed, none comes twice")
+ok(all(v.count > 20 and not v.slow for v in visitors), "connections that the server ends meanwhile end at once",
+   [(v.count, v.slow) for v in visitors])
+for version in ("-tls1_2", "-tls1_3"):
+    resumed, said = s_client(version, "-sess_in", tickets + version)
+    ok(resumed, f"a ticket of before all of them resumes, {version[1:]}", said[-400:])
 equal(len(pids), 11, "by ten processes")
 ok(wait_for(lambda: sum(s.alive(p) for p in pids) == 1), "of which one is left")
 
@@ -188,10 +240,18 @@ c = socket.socket(fileno=fd)
 def hear():
     m, anc, _, _ = c.recvmsg(480, 1000)
     return struct.unpack("<8sIIQQ320s128s", m)[1] if m else 0
-def say(kind, format=1, text=b"", a=0):
+def say(kind, format=2, text=b"", a=0):
     c.send(struct.pack("<8sIIQQ320s128s", b"RoostUp1", kind, format, a, 0, text, b""))
 while hear() != 4:
     pass
+"""
+# Has all sockets, then all there is.
+TAKE = """
+k = 0
+while k != 7:
+    k = hear()
+    if k == 12:
+        say(12)
 """
 
 
@@ -215,9 +275,9 @@ fails("a program that ends", "#!/bin/sh\nexit 1\n", "exit code 1")
 fails("a program that hangs", "#!/bin/sh\nexec sleep 60\n", "not ready within 4 s")
 fails("a program that is no program", "no program\n", "cannot start")
 fails("another format", TALKER + "say(5, 99, b'9.9')\ntime.sleep(60)\n", "format 99")
-fails("a refusal", TALKER + "say(9, 1, b'not today')\ntime.sleep(60)\n", "not today")
-fails("a crash with the state in hand", TALKER + "say(5)\nwhile hear() != 7:\n    pass\nos.kill(os.getpid(), 11)\n", "signal 11")
-fails("a closed hand-over", TALKER + "say(5)\nwhile hear() != 7:\n    pass\nos._exit(3)\n", "exit code 3")
+fails("a refusal", TALKER + "say(9, 2, b'not today')\ntime.sleep(60)\n", "not today")
+fails("a crash with the state in hand", TALKER + "say(5)\n" + TAKE + "os.kill(os.getpid(), 11)\n", "signal 11")
+fails("a closed hand-over", TALKER + "say(5)\n" + TAKE + "os._exit(3)\n", "exit code 3")
 ok(any("goes on serving" in l for l in s.log), "the log says so")
 
 # ---- by signal; and what follows on a failure ----------------------------------------------------------------

@@ -35,7 +35,7 @@ struct side {
 	unsigned until_count;
 	uint64_t deadline_ms;
 	bool echo;
-	uint8_t copy[CONNS][16];
+	uint8_t copy[RING_CONNS * RINGS][16]; /* by slot */
 };
 
 static void on_accepted(void *arg, uint32_t slot, unsigned listener, const struct loop_addr *peer)
@@ -67,8 +67,8 @@ static void on_received(void *arg, uint32_t slot, const uint8_t *p, int n)
 		return;
 	}
 	assert_true(n <= 16);
-	memcpy(s->copy[slot % CONNS], p, (size_t)n);
-	loop_send(s->loop, slot, s->copy[slot % CONNS], (uint32_t)n);
+	memcpy(s->copy[slot], p, (size_t)n);
+	loop_send(s->loop, slot, s->copy[slot], (uint32_t)n);
 }
 
 static void on_sent(void *arg, uint32_t slot, int err)
@@ -194,7 +194,7 @@ static void export_all(struct world *w)
 }
 
 /* Order: by escrow, as the slots came. */
-static unsigned import_all(struct world *w)
+static unsigned import_all_quietly(struct world *w)
 {
 	uint32_t per = loop_ring_conns(w->old.loop), places[CONNS], slots[CONNS];
 	unsigned all = 0;
@@ -208,10 +208,18 @@ static unsigned import_all(struct world *w)
 		assert_int_equal(loop_import(w->new.loop, w->escrows[e], places, slots, n), n);
 		for (uint32_t i = 0; i < n; i++, all++) {
 			assert_true(slots[i] < loop_slots_max(w->new.loop));
-			loop_watch(w->new.loop, slots[i]);
 			w->new.slots[all] = slots[i];
 		}
 	}
+	return all;
+}
+
+static unsigned import_all(struct world *w)
+{
+	unsigned all = import_all_quietly(w);
+
+	for (unsigned i = 0; i < all; i++)
+		loop_watch(w->new.loop, w->new.slots[i]);
 	return all;
 }
 
@@ -334,6 +342,105 @@ static void a_shared_connection_ends_for_the_peer(void **state)
 	world_close(&w);
 }
 
+/* To the phone: its connection ends at once although copies of it are with somebody who never asked
+ * for them; and whoever comes in its place is the one whose copy counts. */
+static void a_copied_connection_may_end_before_it_moves(void **state)
+{
+	static struct world w;
+	struct sockaddr_in a;
+	socklen_t n = sizeof(a);
+	uint32_t per, slot, place, ours[2], closed = CONNS / 3;
+	int fresh;
+
+	(void)state;
+	world_open(&w);
+	per = loop_ring_conns(w.old.loop);
+	/* In the middle of something, too. */
+	loop_set_shared(w.old.loop, true);
+	say_hello(&w);
+	run_until(&w.old, &w.old.readable, CONNS);
+	for (unsigned i = 0; i < CONNS; i++) {
+		loop_recv(w.old.loop, w.old.slots[i]);
+		loop_export(w.old.loop, w.old.slots[i], w.escrows[w.old.slots[i] / per]);
+	}
+	run_until(&w.old, &w.old.sent, CONNS);
+	run_until(&w.old, &w.old.exported, CONNS);
+	assert_int_equal(w.old.failed, 0);
+	hear_hello(&w);
+	side_open(&w.new);
+	slot = w.old.slots[0];
+	place = slot % per;
+	assert_int_equal(loop_import(w.new.loop, w.escrows[slot / per], &place, &ours[0], 1), 1);
+	for (unsigned i = 0; i < closed; i++)
+		loop_close(w.old.loop, w.old.slots[i], i % 2);
+	run_until(&w.old, &w.old.released, closed);
+	for (unsigned i = 0; i < closed; i++) {
+		struct pollfd p = {.fd = w.peers[i], .events = POLLIN};
+		char c;
+
+		assert_int_equal(poll(&p, 1, BOUND_MS), 1);
+		assert_true(recv(w.peers[i], &c, 1, 0) <= 0);
+	}
+	/* Until somebody sits where the first one sat. */
+	getsockname(w.listener, (struct sockaddr *)&a, &n);
+	do {
+		fresh = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_return_code(connect(fresh, (struct sockaddr *)&a, sizeof(a)), errno);
+		w.old.accepted = CONNS - 1;
+		run_until(&w.old, &w.old.accepted, CONNS);
+		if (w.old.slots[CONNS - 1] != slot) {
+			assert_true(closed < CONNS - 1);
+			close(w.peers[closed]);
+			w.peers[closed++] = fresh;
+		}
+	} while (w.old.slots[CONNS - 1] != slot);
+	w.old.exported = 0;
+	loop_export(w.old.loop, slot, w.escrows[slot / per]);
+	run_until(&w.old, &w.old.exported, 1);
+	loop_import_drop(w.new.loop, ours[0]);
+	assert_int_equal(loop_import(w.new.loop, w.escrows[slot / per], &place, &ours[1], 1), 1);
+	w.old.released = 0;
+	loop_let_go(w.old.loop, slot);
+	run_until(&w.old, &w.old.released, 1);
+	w.new.echo = true;
+	loop_watch(w.new.loop, ours[1]);
+	assert_int_equal(send(fresh, "me", 2, 0), 2);
+	run_until(&w.new, &w.new.sent, 1);
+	{
+		struct pollfd p = {.fd = fresh, .events = POLLIN};
+		char got[3] = "";
+
+		assert_int_equal(poll(&p, 1, BOUND_MS), 1);
+		assert_int_equal(recv(fresh, got, 2, 0), 2);
+		assert_string_equal(got, "me");
+	}
+	close(fresh);
+	world_close(&w);
+}
+
+/* Dropped places are free again: as many as there are come once more. */
+static void dropped_copies_leave_room(void **state)
+{
+	static struct world w;
+
+	(void)state;
+	world_open(&w);
+	export_all(&w);
+	side_open(&w.new);
+	for (int round = 0; round < 3; round++) {
+		assert_int_equal(import_all_quietly(&w), CONNS);
+		for (unsigned i = 0; i < CONNS; i++)
+			loop_import_drop(w.new.loop, w.new.slots[i]);
+	}
+	assert_int_equal(import_all(&w), CONNS);
+	let_all_go(&w);
+	w.new.echo = true;
+	say_hello(&w);
+	run_until(&w.new, &w.new.sent, CONNS);
+	hear_hello(&w);
+	world_close(&w);
+}
+
 /* To the operator: who does not fit is told, and the others are taken. */
 static void empty_places_fail(void **state)
 {
@@ -448,6 +555,8 @@ int main(void)
 		cmocka_unit_test(bytes_in_between_are_kept),
 		cmocka_unit_test(without_an_heir_all_goes_on),
 		cmocka_unit_test(a_shared_connection_ends_for_the_peer),
+		cmocka_unit_test(a_copied_connection_may_end_before_it_moves),
+		cmocka_unit_test(dropped_copies_leave_room),
 		cmocka_unit_test(empty_places_fail),
 		cmocka_unit_test(connections_change_processes),
 		cmocka_unit_test(memory_is_passed_and_wiped),

@@ -6,10 +6,12 @@
 
 #include "core/base/check.h"
 #include "core/base/metrics.h"
+#include "io/handover.h"
 #include "store/writer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum {
 	DRAIN_GRACE_MS = 10000,
@@ -286,6 +288,7 @@ enum fate {
 	FATE_OTHER_FORMAT, /* it cannot read the state, and serves without: paced drain */
 	FATE_NO_FORMAT,    /* the same, and nobody wants the drain */
 	FATE_DOES_NOT_START,
+	FATE_DIES_COPYING,  /* with some sockets in its hands, while the old process serves */
 	FATE_DIES_QUIET,    /* while the shards come to rest */
 	FATE_NO_EXPORT,     /* the kernel refuses to copy some sockets */
 	FATE_DIES_EXPORTED, /* with all sockets in the escrow */
@@ -303,7 +306,10 @@ static struct upgrade_run {
 	unsigned waiting;
 	uint64_t step_us;
 	uint32_t pace_ms;
+	unsigned rounds; /* of copying, still to come */
+	bool begun;      /* the shards know of it */
 	struct shard_move moves[SERVER_SHARDS_MAX];
+	struct shard_copies copies[SERVER_SHARDS_MAX];
 	struct handover_escrow *escrows[SERVER_SHARDS_MAX][64];
 } up;
 
@@ -316,12 +322,25 @@ static void escrows_free(void)
 	}
 }
 
+static void move_forget(unsigned i)
+{
+	struct shard_move *m = &up.moves[i];
+
+	handover_memory_wipe(&m->memory, m->memory_room);
+	if (m->memory_fd > 0)
+		close(m->memory_fd);
+	m->memory_fd = -1;
+	buf_free(&m->copied);
+	free(up.copies[i].ours);
+	up.copies[i] = (struct shard_copies){0};
+}
+
 static void upgrade_forget(void)
 {
 	escrows_free();
 	for (unsigned i = 0; i < SERVER_SHARDS_MAX; i++)
-		buf_free(&up.moves[i].state);
-	up.busy = false;
+		move_forget(i);
+	up.busy = up.begun = false;
 	up.number++;
 	net_export_refusals = net_import_refusals = 0;
 }
@@ -365,8 +384,7 @@ static void upgrade_failed(void)
 	sim_note(NULL, NULL, "upgrade: has failed, fate #", up.fate, 0, 0);
 	world.failed_upgrades++;
 	process_end(&world.next);
-	for (unsigned i = 0; i < world.server->shard_count && world.held.until_us == UINT64_MAX;
-		i++)
+	for (unsigned i = 0; i < world.server->shard_count && up.begun; i++)
 		shard_step(world.server->shards[i], SHARD_RESUME, NULL);
 	/* (the message takes its time) */
 	if (world.held.until_us == UINT64_MAX)
@@ -444,6 +462,35 @@ static void serving(void)
 	sim_at(sim_now_us + sim_between(0, 30 * MS), leave, NULL, up.number);
 }
 
+/* The new shards take what the old ones have copied. */
+static bool pull(void)
+{
+	struct server *s = world.next;
+	char why[256] = "";
+
+	for (unsigned k = 0; k < world.server->shard_count; k++) {
+		struct shard_copies *c = &up.copies[k];
+		struct buf *b = &up.moves[k].copied;
+
+		CHECK(!b->failed);
+		if (!c->ours) {
+			c->escrows = up.escrows[k];
+			c->ring_conns = loop_ring_conns(world.server->shards[k]->loop);
+			c->theirs_max = c->ring_conns * up.moves[k].escrow_count;
+			c->ours = calloc(c->theirs_max, sizeof(*c->ours));
+			CHECK(c->ours);
+		}
+		if (shard_pull(s->shards[k % s->shard_count], c, (const uint32_t *)b->p,
+			    b->n / sizeof(uint32_t), true, why, sizeof(why)))
+			continue;
+		/* (two shards' connections may be too many for one) */
+		if (up.fate != FATE_NO_ROOM && s->shard_count == world.server->shard_count)
+			sim_fail(NULL, NULL, "upgrade: no sockets: %s", why);
+		return false;
+	}
+	return true;
+}
+
 static bool import(void)
 {
 	struct server *s = world.next;
@@ -454,16 +501,20 @@ static bool import(void)
 	bool ok = true;
 
 	for (unsigned i = 0; i < world.server->shard_count && ok; i++) {
-		struct buf *b = &up.moves[i].state;
+		struct shard_move *m = &up.moves[i];
 
-		if (up.moves[i].moved == 0)
+		readers[i] = (struct handover_reader){.at = 0};
+		if (m->moved == 0)
 			continue;
-		sent += up.moves[i].moved;
+		CHECK(m->memory_fd >= 0 && m->memory_used <= m->memory_room);
+		sent += m->moved;
 		if (up.fate == FATE_BAD_STATE) {
-			b->p[sim_below((uint32_t)b->n)] ^= (uint8_t)(1 + sim_below(255));
+			m->memory[sim_below((uint32_t)m->memory_used)] ^=
+				(uint8_t)(1 + sim_below(255));
 			ok = false;
 		}
-		if (handover_open(&readers[i], buf_bytes(b), why, sizeof(why)) != ok)
+		if (handover_open(&readers[i], bytes_of(m->memory, m->memory_used), why,
+			    sizeof(why)) != ok)
 			sim_fail(NULL, NULL, "upgrade: the state is %s: %s",
 				ok ? "not read" : "read although it is spoilt", why);
 		if (ok && readers[i].head.order > order)
@@ -475,16 +526,10 @@ static bool import(void)
 	for (unsigned i = 0; i < s->shard_count; i++) {
 		loop_set_shared(s->shards[i]->loop, true);
 		for (unsigned k = i; k < world.server->shard_count; k += s->shard_count)
-			if (up.moves[k].moved &&
-				!shard_import(s->shards[i], &readers[k], up.moves[k].escrows,
-					up.moves[k].escrow_count, &moved, &parked, why,
-					sizeof(why))) {
-				/* (two shards' connections may be too many for one) */
-				if (up.fate != FATE_NO_ROOM &&
-					s->shard_count == world.server->shard_count)
-					sim_fail(NULL, NULL, "upgrade: no import: %s", why);
-				return false;
-			}
+			if (up.copies[k].ours &&
+				!shard_import(s->shards[i], &readers[k], &up.copies[k], &moved,
+					&parked, why, sizeof(why)))
+				sim_fail(NULL, NULL, "upgrade: no import: %s", why);
 	}
 	CHECK(moved == sent);
 	sim_note(NULL, NULL, "upgrade: # connections moved, # of them hang", moved, parked, 0);
@@ -500,6 +545,21 @@ static void go_on(void *arg, uint64_t number)
 	if (!up.busy || up.number != number)
 		return;
 	switch (up.step) {
+	case SHARD_COPY:
+		/* Refused now, copied in the next round. */
+		net_export_refusals = up.fate == FATE_NO_EXPORT ? 200 : 0;
+		net_import_refusals = up.fate == FATE_NO_ROOM ? 30 : 0;
+		if (!pull() || up.fate == FATE_DIES_COPYING) {
+			upgrade_failed();
+			return;
+		}
+		if (up.rounds--) {
+			step_all(SHARD_COPY);
+			return;
+		}
+		world.held = (struct span){sim_now_us, UINT64_MAX};
+		step_all(SHARD_QUIET);
+		return;
 	case SHARD_QUIET:
 		if (up.fate == FATE_DIES_QUIET) {
 			upgrade_failed();
@@ -509,15 +569,15 @@ static void go_on(void *arg, uint64_t number)
 		step_all(SHARD_FREEZE);
 		return;
 	case SHARD_FREEZE:
-		net_export_refusals = up.fate == FATE_NO_EXPORT ? 20 : 0;
+		net_export_refusals = up.fate == FATE_NO_EXPORT ? 500 : 0;
 		step_all(SHARD_EXPORT);
 		return;
 	case SHARD_EXPORT:
 		net_export_refusals = 0;
 		for (unsigned i = 0; i < world.server->shard_count; i++)
 			failed += up.moves[i].failed;
-		net_import_refusals = up.fate == FATE_NO_ROOM ? 30 : 0;
-		if (failed || up.fate == FATE_DIES_EXPORTED || !import() ||
+		if (failed || up.fate == FATE_DIES_EXPORTED ||
+			(up.fate != FATE_OTHER_FORMAT && !pull()) || !import() ||
 			up.fate == FATE_DIES_IMPORTED) {
 			upgrade_failed();
 			return;
@@ -556,9 +616,23 @@ static void ready(void *arg, uint64_t number)
 			up.escrows[i][k] = net_escrow_new(l);
 			m->escrow_count = k + 1;
 		}
+		/* Enough for what comes, or too little, or none. */
+		m->memory_fd = -1;
+		if (sim_permille(500)) {
+			m->memory_room = 1 + sim_below(200000);
+			m->memory_fd = handover_memory_make(m->memory_room, &m->memory);
+		}
 	}
-	world.held = (struct span){sim_now_us, UINT64_MAX};
-	step_all(SHARD_QUIET);
+	up.begun = true;
+	if (up.fate == FATE_OTHER_FORMAT) {
+		world.held = (struct span){sim_now_us, UINT64_MAX};
+		step_all(SHARD_QUIET);
+		return;
+	}
+	for (unsigned i = 0; i < world.server->shard_count; i++)
+		loop_set_shared(world.server->shards[i]->loop, true);
+	up.rounds = sim_below(4);
+	step_all(SHARD_COPY);
 }
 
 bool life_upgrades(void)
@@ -578,6 +652,7 @@ void life_upgrade(void *arg, uint64_t unused)
 	}
 	upgrade_forget();
 	memset(up.moves, 0, sizeof(up.moves));
+	memset(up.copies, 0, sizeof(up.copies));
 	up.busy = true;
 	up.fate = sim_permille(500) ? FATE_SERVES : (enum fate)sim_below(FATES);
 	up.pace_ms = up.fate == FATE_OTHER_FORMAT ? 5000 + sim_below(60000) : 0;

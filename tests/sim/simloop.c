@@ -268,8 +268,8 @@ static void run_ready(struct loop *l, struct ready *r)
 		net_accept_waiting();
 		return;
 	case READY_EXPORTED:
-		CHECK(h);
-		l->ev->exported(l->arg, h->slot, r->err);
+		if (h && !w->server_closed)
+			l->ev->exported(l->arg, h->slot, r->err);
 		return;
 	case READY_MESSAGE:
 		l->ev->message(l->arg, r->msg);
@@ -588,7 +588,7 @@ void loop_export(struct loop *l, uint32_t slot, const struct handover_escrow *e)
 	struct wire *w = open_wire(l, slot);
 	int err = sim_permille(net_export_refusals) ? -ENOMEM : 0;
 
-	CHECK(loop_may_export(l, slot) && l->ring_conns == e->places);
+	CHECK(l->ring_conns == e->places);
 	if (!err)
 		((struct handover_escrow *)e)->wires[slot % l->ring_conns] = w;
 	ready_add(l, (struct ready){.kind = READY_EXPORTED, .wire = w, .err = err});
@@ -622,6 +622,16 @@ uint32_t loop_import(struct loop *l, struct handover_escrow *e, const uint32_t *
 		got++;
 	}
 	return got;
+}
+
+void loop_import_drop(struct loop *l, uint32_t slot)
+{
+	struct wire *w = l->slots[slot];
+
+	CHECK(!l->running && w && w->other.loop == l);
+	w->other = (struct hold){0};
+	l->slots[slot] = NULL;
+	l->free_slots[l->free_count++] = slot;
 }
 
 void net_take_over(struct loop *l)
