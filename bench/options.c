@@ -33,6 +33,10 @@ static const char usage[] =
 	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
 	"  day         steady life, compressed in time: CPU, and mail that is missed or late\n"
 	"  soak        the same for long: memory must stay flat, and nothing may leak\n"
+	"  upgrade     the server is replaced by a new process again and again while changes "
+	"come:\n"
+	"              pause of each, connections lost, changes missed, answers doubled (must be "
+	"none)\n"
 	"  crash       kill -9 with all phones hanging, a start on the same data: time until all "
 	"hang\n"
 	"              again, mail lost or told twice\n"
@@ -86,8 +90,9 @@ static const char usage[] =
 	"      --rest MS            burst: pause before each round (default 300)\n"
 	"      --resume             handshakes of the phones resume a session\n"
 	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
-	"      --changes N          per second, of scenario load (default 1000)\n"
+	"      --changes N          per second, of scenarios load and upgrade (default 1000)\n"
 	"      --reconnects N       per second, of scenario load (default 500)\n"
+	"      --upgrades N         in a row (default 10)\n"
 	"      --compress N         day, soak: so many times faster than life (default 60, 10)\n"
 	"      --seconds S          day, soak: for so long (default 90, 1800)\n"
 	"      --tls12              TLS 1.2 only\n"
@@ -118,6 +123,7 @@ enum {
 	OPT_WAKES,
 	OPT_VISITS,
 	OPT_EXPIRIES,
+	OPT_UPGRADES,
 	OPT_PARALLEL,
 	OPT_ROUNDS,
 	OPT_IDLE,
@@ -154,6 +160,7 @@ static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
 	{"prime", no_argument, NULL, OPT_PRIME}, {"ca", required_argument, NULL, OPT_CA},
 	{"phones", required_argument, NULL, 'n'}, {"users", required_argument, NULL, OPT_USERS},
 	{"wakes", required_argument, NULL, OPT_WAKES},
+	{"upgrades", required_argument, NULL, OPT_UPGRADES},
 	{"expiries", required_argument, NULL, OPT_EXPIRIES},
 	{"visits", required_argument, NULL, OPT_VISITS},
 	{"parallel", required_argument, NULL, OPT_PARALLEL},
@@ -246,7 +253,8 @@ static void choose(struct bench *b, const char *name)
 		{"burst", &b->burst, true}, {"expire", &b->expire, false},
 		{"handshake", &b->handshake, true}, {"grow", &b->grow, false},
 		{"load", &b->load, false}, {"storm", &b->storm, false}, {"day", &b->day, false},
-		{"soak", &b->soak, false}, {"crash", &b->crash, false}};
+		{"soak", &b->soak, false}, {"crash", &b->crash, false},
+		{"upgrade", &b->upgrade, false}};
 
 	for (size_t i = 0; i < ARRAY_LEN(scenarios); i++) {
 		if ((all && scenarios[i].in_all) || strcmp(scenarios[i].name, name) == 0) {
@@ -322,6 +330,9 @@ void bench_options(struct bench *b, int argc, char **argv)
 			break;
 		case OPT_VISITS:
 			b->visits = number("visits", optarg, 1, 10000000);
+			break;
+		case OPT_UPGRADES:
+			b->upgrades = number("upgrades", optarg, 1, 1000);
 			break;
 		case OPT_EXPIRIES:
 			b->expiries_per_s = number("expiries", optarg, 1, 1000000);
@@ -448,12 +459,16 @@ void bench_options(struct bench *b, int argc, char **argv)
 	check_changes(b, url != NULL, list);
 	bool others = b->hold || b->grow || b->wake || b->load || b->burst || b->expire || b->storm;
 
-	if (b->day + b->soak + b->crash + others > 1)
-		die("day, soak and crash go alone");
+	if (b->day + b->soak + b->crash + b->upgrade + others > 1)
+		die("day, soak, crash and upgrade go alone");
 	if ((b->day || b->soak) && b->users < b->phones)
 		die("--users: in a day every phone is a user");
 	if (b->expire && b->poll_path)
 		die("expire is about ActiveSync");
+	if (b->upgrade && b->users < b->phones)
+		die("--users: for upgrades every phone is a user");
+	if (b->upgrade && !b->spawn)
+		die("upgrade replaces a server of its own: it needs --spawn");
 	if (b->crash && !b->spawn)
 		die("crash kills the server: it needs --spawn");
 	/* Of life: an hour and a half, or five hours. */

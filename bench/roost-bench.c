@@ -55,6 +55,7 @@ int main(int argc, char **argv)
 		.visits = 2000,
 		.parallel = 64,
 		.expiries_per_s = 4000,
+		.upgrades = 10,
 		.rounds = 3,
 		.idle_s = 10,
 		.heartbeat_s = 3540,
@@ -85,7 +86,7 @@ int main(int argc, char **argv)
 			(!b->load || bench_load(b)) && (!b->burst || bench_burst(b)) &&
 			(!b->expire || bench_expire(b)) && (!b->storm || bench_storm(b)) &&
 			(!b->day || bench_day(b)) && (!b->soak || bench_soak(b)) &&
-			(!b->crash || bench_crash(b)));
+			(!b->crash || bench_crash(b)) && (!b->upgrade || bench_upgrade(b)));
 	}
 	bench_server_end(b);
 	if (b->figures.count)

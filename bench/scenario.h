@@ -31,7 +31,7 @@ struct bench {
 	char command[1024];  /* as typed, for the figures */
 	double load_average; /* of the machine, when we began */
 	bool spawn, keep, prime, force, tls12, resume, tune;
-	bool hold, grow, wake, load, burst, expire, handshake, storm, day, soak, crash;
+	bool hold, grow, wake, load, burst, expire, handshake, storm, day, soak, crash, upgrade;
 	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
 	bool poll_idle, imap;
 	uint32_t rest_ms;                  /* before each round of burst */
@@ -46,7 +46,7 @@ struct bench {
 	uint32_t compress, day_s;
 	uint32_t stay_percent, changes_per_s, reconnects_per_s;
 	char connections_set[64];
-	uint32_t expiries_per_s;
+	uint32_t expiries_per_s, upgrades;
 	/* Of day and soak, in seconds of this run. */
 	struct bench_times {
 		uint32_t heartbeat_min_s, heartbeat_max_s;
@@ -102,6 +102,7 @@ bool bench_storm(struct bench *b);
 bool bench_day(struct bench *b);
 bool bench_soak(struct bench *b);
 bool bench_crash(struct bench *b);
+bool bench_upgrade(struct bench *b);
 
 /* ---- telling: tell.c ---- */
 

@@ -170,7 +170,7 @@ bool bench_server_begin(struct bench *b)
 bool bench_needs_fleet(const struct bench *b)
 {
 	return b->hold || b->grow || b->wake || b->load || b->burst || b->expire || b->storm ||
-	       b->day || b->soak || b->crash;
+	       b->day || b->soak || b->crash || b->upgrade;
 }
 
 /* Phones whose sockets may hold bytes that nobody has read yet. */

@@ -215,6 +215,9 @@ void target_stop(struct target_server *t)
 	if (t->pid > 0)
 		kill(t->pid, SIGTERM);
 	while (t->pid > 0 && waitpid(t->pid, NULL, WNOHANG) != t->pid) {
+		/* (after an upgrade it may be no child of ours) */
+		if (errno == ECHILD && kill(t->pid, 0) != 0)
+			break;
 		if (!killed && clock_mono_ms() > until_ms) {
 			kill(t->pid, SIGKILL);
 			killed = true;

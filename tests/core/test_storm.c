@@ -144,6 +144,11 @@ void loop_let_go(struct loop *l, uint32_t slot)
 {
 	(void)l, (void)slot;
 }
+void loop_import_drop(struct loop *l, uint32_t slot)
+{
+	(void)l;
+	(void)slot;
+}
 uint32_t loop_import(struct loop *l, struct handover_escrow *e, const uint32_t *places,
 	uint32_t *slots_out, uint32_t n)
 {

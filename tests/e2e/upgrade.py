@@ -18,7 +18,7 @@ eas.BIN = HERE
 class Upgradable(Server):
     def pid(self):
         with open(f"{self.dir}/lock") as f:
-            return int(f.read())
+            return int(f.readline())
 
     def cleanup(self):
         try:
