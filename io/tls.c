@@ -106,6 +106,7 @@ static struct tls_ctx *ctx_new(size_t pair_count, char *why, size_t why_bytes)
 	c->pairs = pairs;
 	c->pair_count = pair_count;
 	atomic_init(&c->refs, 1);
+	pthread_mutex_init(&c->ticket_mutex, NULL);
 	return c;
 }
 
@@ -125,6 +126,7 @@ void tls_ctx_unref(struct tls_ctx **cp)
 	for (size_t i = 0; i < c->pair_count; i++)
 		tls_pair_free(&c->pairs[i]);
 	free(c->pairs);
+	pthread_mutex_destroy(&c->ticket_mutex);
 	explicit_bzero(c, sizeof(*c));
 	free(c);
 }

@@ -20,6 +20,7 @@
 #include <wolfssl/wolfcrypt/settings.h>
 #include <wolfssl/ssl.h>
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 enum { TYPE_CCS = 20, TYPE_ALERT = 21, TYPE_HANDSHAKE = 22, TYPE_DATA = 23 };
@@ -41,6 +42,12 @@ struct pair {
 	int64_t expires_s; /* Unix time */
 };
 
+struct ticket_key {
+	uint8_t name[WOLFSSL_TICKET_NAME_SZ];
+	uint8_t key[32]; /* ChaCha20-Poly1305 */
+};
+enum { TICKET_NOW, TICKET_BEFORE, TICKET_NEXT, TICKET_PERIODS };
+
 struct tls_ctx {
 	_Atomic unsigned refs;
 	bool client, want_ticket, verify;
@@ -48,6 +55,11 @@ struct tls_ctx {
 	size_t pair_count;
 	uint8_t ticket_seed[TLS_TICKET_SEED_BYTES];
 	uint32_t ticket_rotate_s;
+	/* Of the period of the last handshake and its neighbours: deriving costs a microsecond each. */
+	pthread_mutex_t ticket_mutex;
+	bool ticket_keys_known;
+	uint64_t ticket_period;
+	struct ticket_key ticket_keys[TICKET_PERIODS];
 	uint64_t (*wall_ms)(void);
 };
 

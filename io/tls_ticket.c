@@ -14,10 +14,7 @@
 
 enum { TICKET_TAG_BYTES = 16 };
 
-struct ticket_key {
-	uint8_t name[WOLFSSL_TICKET_NAME_SZ];
-	uint8_t key[CHACHA20_POLY1305_AEAD_KEYSIZE];
-};
+_Static_assert(sizeof(((struct ticket_key *)0)->key) == CHACHA20_POLY1305_AEAD_KEYSIZE, "key size");
 
 void tls_ctx_ticket_seed(const struct tls_ctx *c, uint8_t seed_out[TLS_TICKET_SEED_BYTES])
 {
@@ -42,6 +39,25 @@ static bool ticket_key_of(const struct tls_ctx *c, uint64_t period, struct ticke
 	}
 	wc_HmacFree(&hmac);
 	explicit_bzero(mac, sizeof(mac));
+	return ok;
+}
+/* Several threads may share a context. */
+static bool ticket_keys(struct tls_ctx *c, struct ticket_key out[TICKET_PERIODS])
+{
+	uint64_t now = c->wall_ms() / 1000 / c->ticket_rotate_s;
+	bool ok = true;
+
+	pthread_mutex_lock(&c->ticket_mutex);
+	if (!c->ticket_keys_known || c->ticket_period != now) {
+		/* The next period too: another node's clock may be a little ahead. */
+		ok = ticket_key_of(c, now, &c->ticket_keys[TICKET_NOW]) &&
+		     ticket_key_of(c, now - 1, &c->ticket_keys[TICKET_BEFORE]) &&
+		     ticket_key_of(c, now + 1, &c->ticket_keys[TICKET_NEXT]);
+		c->ticket_keys_known = ok;
+		c->ticket_period = now;
+	}
+	memcpy(out, c->ticket_keys, sizeof(c->ticket_keys));
+	pthread_mutex_unlock(&c->ticket_mutex);
 	return ok;
 }
 _Static_assert(WOLFSSL_TICKET_NAME_SZ <= 32 && WOLFSSL_TICKET_IV_SZ >= 12 &&
@@ -89,44 +105,47 @@ void tls_ticket_learn(struct tls_ctx *server)
 int tls_ticket_cb(WOLFSSL *ssl, unsigned char *name, unsigned char *iv, unsigned char *mac, int enc,
 	unsigned char *p, int n, int *n_out, void *arg)
 {
-	const struct tls_ctx *c = arg;
-	uint64_t now = c->wall_ms() / 1000 / c->ticket_rotate_s;
-	struct ticket_key k;
+	struct tls_ctx *c = arg;
+	struct ticket_key keys[TICKET_PERIODS];
 	int result = WOLFSSL_TICKET_RET_REJECT;
 
 	*n_out = n;
 	if (enc) {
+		const struct ticket_key *k = &keys[TICKET_NOW];
+
 		result = WOLFSSL_TICKET_RET_FATAL;
 		atomic_store_explicit(&ticket_plain_bytes, n, memory_order_relaxed);
 		memset(iv, 0, WOLFSSL_TICKET_IV_SZ);
 		memset(mac, 0, WOLFSSL_TICKET_MAC_SZ);
 		/* 96 random bits per ticket: far below the birthday bound in one period. */
-		if (ticket_key_of(c, now, &k) && getrandom(iv, 12, 0) == 12) {
-			memcpy(name, k.name, sizeof(k.name));
+		if (ticket_keys(c, keys) && getrandom(iv, 12, 0) == 12) {
+			memcpy(name, k->name, sizeof(k->name));
 			if (wc_ChaCha20Poly1305_Encrypt(
-				    k.key, iv, name, sizeof(k.name), p, (word32)n, p, mac) == 0)
+				    k->key, iv, name, sizeof(k->name), p, (word32)n, p, mac) == 0)
 				result = WOLFSSL_TICKET_RET_OK;
 		}
-		explicit_bzero(&k, sizeof(k));
+		explicit_bzero(keys, sizeof(keys));
 		return result;
 	}
 	if (n != atomic_load_explicit(&ticket_plain_bytes, memory_order_relaxed))
 		return result;
-	/* The next period too: another node's clock may be a little ahead. */
-	const uint64_t periods[] = {now, now - 1, now + 1};
-	for (size_t i = 0; i < ARRAY_LEN(periods) && result == WOLFSSL_TICKET_RET_REJECT; i++) {
-		if (!ticket_key_of(c, periods[i], &k) || memcmp(name, k.name, sizeof(k.name)) != 0)
+	if (!ticket_keys(c, keys))
+		return result;
+	for (int i = 0; i < TICKET_PERIODS && result == WOLFSSL_TICKET_RET_REJECT; i++) {
+		const struct ticket_key *k = &keys[i];
+
+		if (memcmp(name, k->name, sizeof(k->name)) != 0)
 			continue;
 		if (wc_ChaCha20Poly1305_Decrypt(
-			    k.key, iv, name, sizeof(k.name), p, (word32)n, mac, p) != 0)
+			    k->key, iv, name, sizeof(k->name), p, (word32)n, mac, p) != 0)
 			break;
 		/* TLS 1.3 clients get a new ticket anyway, and wolfSSL takes CREATE for a refusal
 		 * there. A TLS 1.2 client would go on with a ticket about to die (5.5.4 forgets
 		 * to send the new one; later versions do). */
-		result = i == 0 || wolfSSL_version(ssl) == TLS1_3_VERSION
+		result = i == TICKET_NOW || wolfSSL_version(ssl) == TLS1_3_VERSION
 				 ? WOLFSSL_TICKET_RET_OK
 				 : WOLFSSL_TICKET_RET_CREATE;
 	}
-	explicit_bzero(&k, sizeof(k));
+	explicit_bzero(keys, sizeof(keys));
 	return result;
 }
