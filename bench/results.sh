@@ -20,6 +20,7 @@ def time: if . == null then "-" elif . >= 1000000 then . / 1000000 | num + " s"
 def line($cells): "| " + ($cells | join(" | ")) + " |";
 def table($head; $rows): line($head), line($head | map("---")), ($rows[] | line(.));
 def run: {f: (map(select(has("value")) | {(.name): .value}) | add // {}),
+	u: (map(select(has("value")) | {(.name): .unit}) | add // {}),
 	note: (map(select(has("value")) | {(.name): .note}) | add // {}),
 	r: (map(select(has("rows")) | {(.name): .rows}) | add // {}),
 	s: (.[0].settings // {}), c: .[0].commit};
@@ -115,7 +116,8 @@ table(["", "server CPU each", "per second (both ends, all cores)"];
 section day 'A day, compressed in time' '
 origin, "",
 table(["\($r.s.phones | num) phones: \($r.note.day_cpu // "")", ""];
-	[$f | to_entries[] | [(.key | ltrimstr("day_") | gsub("_"; " ")), (.value | num)]])'
+	[$f | to_entries[] | [(.key | ltrimstr("day_") | gsub("_"; " ")),
+		if $r.u[.key] == "us" then .value | time else (.value | num) + " " + $r.u[.key] end]])'
 
 section send 'The floor under a burst: bare sends' '
 "`make bench-send` (commit " + (.c // "?") + ")", "",
