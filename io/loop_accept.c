@@ -286,4 +286,12 @@ void accept_refused(struct loop *l, unsigned listener, unsigned i, int res)
 		res, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
 	close(res);
 	METRIC_INC(CONNS_REFUSED_FULL);
+	if (l->now_ms < l->full_said_ms)
+		return;
+	l->full_said_ms = l->now_ms + FULL_SAID_MS;
+	log_msg(LOG_WARNING,
+		"newcomers are refused: a shard has no room for more than %u connections "
+		"(core.connections_max)",
+		l->rings_open * l->ring_conns < l->slots_max ? l->rings_open * l->ring_conns
+							     : l->slots_max);
 }

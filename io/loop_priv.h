@@ -37,6 +37,7 @@ enum {
 	LOOK_EVERY = 16,          /* completions between two looks at the commit word */
 	RENEW_STEP_MS = 250,      /* how often requests are renewed, where they must be */
 	RING_RETRY_MS = 5000,     /* pause after a ring could not be made */
+	FULL_SAID_MS = 60000,     /* the log need not hear more often that all is full */
 	HELD_BUCKETS = 64,
 	SUBMIT_TRIES = 1000,
 	CONNECTS_MAX = 64, /* per submission */
@@ -158,6 +159,7 @@ struct loop {
 	uint32_t rings_open;
 	uint32_t total_room; /* the same over all, bounded by conns_max */
 	uint64_t ring_retry_ms;
+	uint64_t full_said_ms; /* not again before then */
 	struct slot *slots;
 	struct send *sends;
 	uint32_t sends_fresh, sends_free;

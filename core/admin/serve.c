@@ -18,7 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { LISTENERS_MAX = 16, CLIENTS_MAX = 64, LINGER_MS = 1000 };
+enum { LISTENERS_MAX = 16, CLIENTS_MAX = 64, LINGER_MS = 1000, FAILED_PAUSE_MS = 100 };
 
 enum client_state { CLIENT_READ, CLIENT_WRITE, CLIENT_LINGER };
 
@@ -196,8 +196,10 @@ static void *serve_thread(void *arg)
 			if (c->fd >= 0 && c->due_ms < due)
 				due = c->due_ms;
 		}
+		/* No memory, or RLIMIT_NOFILE has been lowered below n: nobody is served for now, but
+		 * to be told to end needs one only. */
 		if (poll(fds, n, due > now ? (int)(due - now) : 0) < 0 && errno != EINTR)
-			CHECK(errno == ENOMEM || errno == EAGAIN);
+			poll(fds, 1, FAILED_PAUSE_MS);
 		if (fds[0].revents)
 			break;
 		now = clock_mono_ms();
