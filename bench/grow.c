@@ -28,6 +28,26 @@ static double caches(const struct kernel_memory *k)
 	return sum;
 }
 
+/* The server's end where it is here, else ours. */
+static double kernel_of_an_end(const struct bench *b, const struct kernel_memory *zero,
+	const struct kernel_memory *now, uint32_t phones, char *how, size_t how_bytes)
+{
+	struct kernel_share share;
+
+	how[0] = 0;
+	if (!now->has_caches) {
+		snprintf(how, how_bytes, " UNKNOWN: /proc/slabinfo cannot be read");
+		return 0;
+	}
+	if (!b->spawn && b->pid <= 0)
+		return (caches(now) - caches(zero)) / phones;
+	kernel_share(zero, now, phones, &share);
+	if (fabs(share.foreign) >= 16)
+		snprintf(how, how_bytes, "; %.0f sockets of others taken out%s", share.foreign,
+			share.sound ? "" : "; DISTURBED");
+	return share.per_phone;
+}
+
 __attribute__((format(printf, 5, 6))) static void step_figure(
 	struct bench *b, uint32_t phones, const char *name, double value, const char *fmt, ...)
 {
@@ -46,13 +66,13 @@ __attribute__((format(printf, 5, 6))) static void step_figure(
 static bool step(struct bench *b, uint32_t phones, uint32_t before,
 	const struct state_of_things *zero, json_t *rows)
 {
-	const double ends = b->spawn || b->pid > 0 ? 2 : 1, n = phones;
+	const double n = phones;
 	struct state_of_things now;
 	struct fleet_status s0 = {.full = 0}, s1;
 	uint64_t start_ns = clock_mono_ns(), cpu = target_cpu_ns(b->pid);
-	double seconds, sockets, kernel, idle, user, client;
+	double seconds, kernel, idle, user, client;
 	struct wake_quantiles wakes = {0};
-	char name[64];
+	char name[64], how[64];
 
 	if (b->fleet)
 		bench_status(b, &s0);
@@ -68,14 +88,9 @@ static bool step(struct bench *b, uint32_t phones, uint32_t before,
 		"us: server CPU for each of these");
 	bench_pause_ms(2000); /* the kernel and the allocators free some things later */
 	look(b, &now);
-	sockets = (double)now.kernel.tcp_sockets - (double)zero->kernel.tcp_sockets;
-	if (fabs(sockets - n * ends) > n * ends * 0.02 + 16)
-		bench_note("grow: %.0f TCP sockets were added where %.0f are ours: others are at "
-			   "work here",
-			sockets, n * ends);
 	user = ((double)now.server.anon - (double)zero->server.anon) / n;
 	client = ((double)now.client.anon - (double)zero->client.anon) / n;
-	kernel = (caches(&now.kernel) - caches(&zero->kernel)) / n / ends;
+	kernel = kernel_of_an_end(b, &zero->kernel, &now.kernel, phones, how, sizeof(how));
 	step_figure(b, phones, "user_per_ping", user,
 		"bytes: growth of the server's anonymous memory, all of it");
 	step_figure(b, phones, "pss_per_ping",
@@ -84,8 +99,7 @@ static bool step(struct bench *b, uint32_t phones, uint32_t before,
 	step_figure(b, phones, "client_per_ping", client,
 		"bytes: the same of this program, beside the kernel's");
 	step_figure(b, phones, "kernel_per_ping", kernel,
-		"bytes: sockets, files, armed polls of one end%s",
-		now.kernel.has_caches ? "" : " UNKNOWN: /proc/slabinfo cannot be read");
+		"bytes: sockets, files, armed polls, of one end%s", how);
 	step_figure(b, phones, "memory_both_ends",
 		((double)zero->kernel.available - (double)now.kernel.available) / n,
 		"bytes: fall of MemAvailable, client and server, kernel and user");
