@@ -87,6 +87,8 @@ static const char usage[] =
 	"      --list N             burst: recipients of one mail to a list (default 1000; 100 "
 	"with\n"
 	"                           --mail TO)\n"
+	"      --subscribers URL    with --poll: a page that says \"subscribers: N\", how many "
+	"hang\n"
 	"      --rest MS            burst: pause before each round (default 300)\n"
 	"      --resume             handshakes of the phones resume a session\n"
 	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
@@ -150,6 +152,7 @@ enum {
 	OPT_MAIL,
 	OPT_LIST,
 	OPT_REST,
+	OPT_SUBSCRIBERS,
 };
 
 static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
@@ -183,8 +186,9 @@ static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
 	{"first", required_argument, NULL, OPT_FIRST},
 	{"protocol-version", required_argument, NULL, OPT_PROTOCOL_VERSION},
 	{"mail", required_argument, NULL, OPT_MAIL}, {"list", required_argument, NULL, OPT_LIST},
-	{"rest", required_argument, NULL, OPT_REST}, {"version", no_argument, NULL, 'V'},
-	{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	{"rest", required_argument, NULL, OPT_REST},
+	{"subscribers", required_argument, NULL, OPT_SUBSCRIBERS},
+	{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
 __attribute__((format(printf, 1, 2))) static _Noreturn void die(const char *fmt, ...)
 {
@@ -413,6 +417,12 @@ void bench_options(struct bench *b, int argc, char **argv)
 			break;
 		case OPT_LIST:
 			list = number("list", optarg, 1, 100000);
+			break;
+		case OPT_SUBSCRIBERS:
+			if (!client_parse_url(optarg, &b->subscribers_url, why, sizeof(why)))
+				die("--subscribers: %s", why);
+			if (b->subscribers_url.tls)
+				die("--subscribers: http:// only");
 			break;
 		case OPT_REST:
 			b->rest_ms = number("rest", optarg, 0, 600000);

@@ -121,6 +121,22 @@ void bench_status(const struct bench *b, struct fleet_status *out)
 		memcpy(out->why, w.why, sizeof(w.why));
 }
 
+/* A change for a phone whose request the server has not seen yet would be lost. */
+static bool wait_subscribed(struct bench *b, uint32_t phones)
+{
+	uint64_t until_ms = clock_mono_ms() + PARK_PATIENCE_S * 1000, hanging;
+
+	do {
+		if (!bench_subscribers(b, &hanging))
+			return false;
+		if (hanging >= phones)
+			return true;
+		bench_pause_ms(100);
+	} while (!bench_interrupted && clock_mono_ms() < until_ms);
+	return bench_failed(
+		b, "the server says that only %llu requests hang", (unsigned long long)hanging);
+}
+
 /* Until so many phones hang, as they see it and, with metrics, as the server does too. */
 static bool wait_parked(struct bench *b, uint32_t phones, const char *doing)
 {
@@ -166,6 +182,8 @@ static bool wait_parked(struct bench *b, uint32_t phones, const char *doing)
 	if (b->has_metrics)
 		return bench_failed(b, "the server says that only %.0f requests hang",
 			metrics_value(&b->after, "roost_parked_requests", "Ping"));
+	if (b->subscribers_url.host[0])
+		return wait_subscribed(b, phones);
 	bench_pause_ms(1000);
 	return true;
 }

@@ -34,10 +34,11 @@ struct bench {
 	bool hold, grow, wake, load, burst, expire, handshake, storm, day, soak, crash, upgrade;
 	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
 	bool poll_idle, imap;
-	uint32_t rest_ms;                  /* before each round of burst */
-	struct client_address publish_url; /* host "": changes go another way */
-	const char *mail;                  /* to where changes go by mail; NULL: another way */
-	bool mail_own;                     /* to the LMTP listener of the spawned server */
+	uint32_t rest_ms;                      /* before each round of burst */
+	struct client_address publish_url;     /* host "": changes go another way */
+	struct client_address subscribers_url; /* host "": nobody tells how many hang */
+	const char *mail;                      /* to where changes go by mail; NULL: another way */
+	bool mail_own;                         /* to the LMTP listener of the spawned server */
 	char mail_own_set[300], mail_own_to[300];
 	uint32_t list_max;    /* recipients of one mail to a list */
 	int protocol_version; /* of ActiveSync, times ten */
@@ -130,6 +131,8 @@ bool bench_server_start(struct bench *b);
 void bench_server_end(struct bench *b);
 /* False: no metrics, or they cannot be had (said once). */
 bool bench_metrics(struct bench *b, struct metrics_page *page);
+/* How many requests hang, as that URL tells ("subscribers: N"). False: said. */
+bool bench_subscribers(struct bench *b, uint64_t *out);
 /* One change for each of these users. at_ns_out[i]: when it was durable; by mail, when its 250 had been
  * read (a phone may hear of it before: see bench_since); with a publisher, when sending began. */
 bool bench_change(struct bench *b, const uint32_t *users, size_t n, uint64_t *at_ns_out, char *why,

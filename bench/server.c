@@ -6,6 +6,7 @@
 #include "core/base/clock.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Enough to make group commits of it; a server takes so many without being asked. */
@@ -21,6 +22,22 @@ bool bench_metrics(struct bench *b, struct metrics_page *page)
 		return true;
 	b->has_metrics = false;
 	return bench_failed(b, "%s", why);
+}
+
+bool bench_subscribers(struct bench *b, uint64_t *out)
+{
+	static const char word[] = "\nsubscribers: ";
+	const char *at;
+	char why[WHY];
+
+	if (!metrics_fetch(&b->subscribers_url, &b->after, why, sizeof(why)))
+		return bench_failed(b, "%s", why);
+	at = strstr((const char *)b->after.text.p, word);
+	if (!at)
+		return bench_failed(b, "%s:%s tells no number of subscribers",
+			b->subscribers_url.host, b->subscribers_url.port);
+	*out = strtoull(at + sizeof(word) - 1, NULL, 10);
+	return true;
 }
 
 static bool fill_store(struct bench *b)
