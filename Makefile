@@ -193,7 +193,7 @@ bench: all ## Every figure of bench/RESULTS.md: tables and JSON lines (bench-NAM
 	@$(MAKE) --no-print-directory $(BENCHES)
 	@B=$(B) BIN=$(BIN) ROOST_COMMIT=$(COMMIT) sh bench/run.sh $(BENCH_SCENARIOS)
 BENCH_SCENARIOS := handshake hold wake burst send load day storm commit peers grow
-BENCH_TARGETS := $(BENCH_SCENARIOS:%=bench-%) bench-million
+BENCH_TARGETS := $(BENCH_SCENARIOS:%=bench-%) bench-million bench-soak bench-crash
 .PHONY: $(BENCH_TARGETS)
 $(BENCH_TARGETS): bench-%: all
 	@$(MAKE) --no-print-directory $(BENCHES)

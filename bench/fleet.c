@@ -102,8 +102,7 @@ static void fail(struct fleet *f, uint32_t i, const char *why)
 	pthread_mutex_unlock(&f->mutex);
 }
 
-/* Spread evenly, and always the same for one phone. */
-static uint32_t heartbeat_of(const struct fleet *f, uint32_t i)
+uint32_t fleet_heartbeat_s(const struct fleet *f, uint32_t i)
 {
 	uint32_t least = f->o.heartbeat_min_s, most = f->o.heartbeat_s;
 
@@ -174,7 +173,7 @@ static void ask(struct fleet *f, uint32_t i)
 		command = EAS_SYNC;
 		break;
 	case STATE_PING:
-		heartbeat_s = heartbeat_of(f, i);
+		heartbeat_s = fleet_heartbeat_s(f, i);
 		phone_body_ping(heartbeat_s, &inbox, 1, &f->document);
 		timeout_s = 0;
 		p->due_ms = (uint32_t)client_now_ms(f->client) + heartbeat_s * 1000;

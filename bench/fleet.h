@@ -98,7 +98,7 @@ struct fleet_drop {
 	bool resume;
 };
 void fleet_drop(struct fleet *f, const struct fleet_drop *d);
-/* For phones whose Ping hangs; others are left alone. Roam: the connection is reset and the phone comes
+/* For phones whose Ping has hung for a second; others are left alone. Roam: the connection is reset and the phone comes
  * back at once. With client.spares_max only: supersede, a second Ping goes out on a new connection
  * while the first one hangs; vanish, the connection turns deaf and the phone comes back on another
  * after away_ms. */

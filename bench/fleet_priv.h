@@ -94,6 +94,7 @@ enum {
 	REQUEST_TIMEOUT_S = 120,
 	LATER_MS = 1000,
 	LATE_MS = 1000,
+	SETTLED_MS = 1000,
 	NO_POLICY = 2 /* MS-ASPROV 2.2.2.54.2 */
 };
 
@@ -134,6 +135,8 @@ struct fleet {
 void fleet_move(struct fleet *f, uint32_t i, enum state to);
 /* From where the phone is, on the way to a parked Ping. */
 void fleet_go(struct fleet *f, uint32_t i);
+/* What it asks for. Spread evenly, and always the same for one phone. */
+uint32_t fleet_heartbeat_s(const struct fleet *f, uint32_t i);
 /* Its Ping is over; nothing when it has none. */
 void fleet_ended(struct fleet *f, uint32_t i, enum ledger_end how);
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # bench/plot.sh - pictures of the JSON lines in OUT, as PNG beside them: memory per Ping against their
-# number, the latency of wakes, and how a storm is recovered from. Those whose lines are missing are
-# left out.
+# number, the latency of wakes, how storms and crashes are recovered from, and half an hour of life. Those
+# whose lines are missing are left out.
 set -u
 OUT=${OUT:-build/bench}
 export LC_ALL=C
@@ -71,6 +71,26 @@ plot '$work/full' using 1:2 with lines lw 2 lc rgb '#1f5a99' title 'full handsha
 	'$work/resumed' using 1:2 with lines lw 2 lc rgb '#7a9e3f' title 'resumed handshakes', \\
 	'$work/full' using 1:3 axes x1y2 with lines lw 1 dt 2 lc rgb '#1f5a99' title 'memory, full', \\
 	'$work/resumed' using 1:3 axes x1y2 with lines lw 1 dt 2 lc rgb '#7a9e3f' title 'memory, resumed'
+END
+fi
+
+if rows "$OUT/soak.jsonl" soak >"$work/soak" && [ -s "$work/soak" ]; then
+	plot soak.png <<END
+set title 'A day for long: memory of the server, and what hangs'
+set xlabel 'minutes'; set ylabel 'MB'; set yrange [0:*]; set key bottom right
+set y2label 'hanging Pings'; set y2tics; set y2range [0:*]; set format y2 '%.0s%c'; set border 11
+plot '$work/soak' using (\$1/60):2 with lines lw 2 lc rgb '#1f5a99' title 'anonymous memory', \\
+	'' using (\$1/60):4 axes x1y2 with lines lw 2 lc rgb '#7a9e3f' title 'hanging Pings'
+END
+fi
+
+if rows "$OUT/crash.jsonl" crash_recovery >"$work/crash" && [ -s "$work/crash" ]; then
+	plot crash.png <<END
+set title 'All phones come back after kill -9'
+set xlabel 'seconds after the kill'; set ylabel 'hanging Pings'; set format y '%.0s%c'; set yrange [0:*]
+set y2label 'server, anonymous MB'; set y2tics; set y2range [0:*]; set border 11; set key bottom right
+plot '$work/crash' using 1:2 with lines lw 2 lc rgb '#1f5a99' title 'hanging, or told of their mail', \\
+	'' using 1:3 axes x1y2 with lines lw 1 dt 2 lc rgb '#1f5a99' title 'memory'
 END
 fi
 exit 0

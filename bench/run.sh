@@ -1,18 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # bench/run.sh [NAME...] - the figures of bench/RESULTS.md on this machine (make bench, make bench-NAME):
-# handshake hold wake burst send load day storm commit peers grow, and million, which is grow to 1,000,000
-# with all woken and all heartbeats ended at the top. Tables go to the terminal, JSON lines to
-# OUT/NAME.jsonl (million: grow.jsonl), pictures beside them where gnuplot is installed (bench/plot.sh);
+# handshake hold wake burst send load day storm commit peers grow; soak (half an hour) and crash, which take
+# 200,000 phones; and million, which is grow to 1,000,000 with all woken and all heartbeats ended at the
+# top. Tables go to the terminal, JSON lines to OUT/NAME.jsonl (million: grow.jsonl), pictures beside them where gnuplot is installed (bench/plot.sh);
 # bench/results.sh makes the tables of RESULTS.md of them.
 # PHONES 20,000; STORM_PHONES 100,000; GROW_PHONES as many as memory carries, at most 1,000,000; PARALLEL
-# 128 handshakes at a time in a storm.
+# 128 handshakes at a time in a storm; SOAK_PHONES and CRASH_PHONES 200,000, SOAK_SECONDS 1,800, COMPRESS 10;
+# TUNE=--tune for sysctls that do not suffice (of soak and day, probes for 20,000 phones and more).
 # Ends what it started, by process id.
 set -u
 B=${B:-build/gcc} BIN=${BIN:-bin}
 OUT=${OUT:-build/bench}
 PHONES=${PHONES:-20000} ROUNDS=${ROUNDS:-3} VISITS=${VISITS:-3000} WAKES=${WAKES:-1000}
-STORM_PHONES=${STORM_PHONES:-100000} PARALLEL=${PARALLEL:-128} SECONDS_EACH=${SECONDS_EACH:-5}
+STORM_PHONES=${STORM_PHONES:-100000} PARALLEL=${PARALLEL:-128} TUNE=${TUNE:-}
+SOAK_PHONES=${SOAK_PHONES:-200000} SOAK_SECONDS=${SOAK_SECONDS:-1800} COMPRESS=${COMPRESS:-10}
+CRASH_PHONES=${CRASH_PHONES:-200000} SECONDS_EACH=${SECONDS_EACH:-5}
 export LC_ALL=C
 mkdir -p "$OUT" || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/roost-benchrun.XXXXXX") || exit 1
@@ -100,7 +103,16 @@ for what in "$@"; do
 	storm) bench storm --phones "$STORM_PHONES" --users $((STORM_PHONES / 5)) --parallel "$PARALLEL" storm ;;
 	grow) grow ;;
 	million) million ;;
-	day) bench day --phones "$PHONES" day ;;
+	# (TUNE is one option or none.)
+	day) bench day --phones "$PHONES" $TUNE day ;;
+	soak)
+		bench soak --phones "$SOAK_PHONES" --seconds "$SOAK_SECONDS" --compress "$COMPRESS" \
+			--parallel "$PARALLEL" $TUNE soak
+		;;
+	crash)
+		bench crash --phones "$CRASH_PHONES" --users $((CRASH_PHONES / 5)) --parallel "$PARALLEL" \
+			$TUNE crash
+		;;
 	commit) commit ;;
 	send) send ;;
 	peers)
