@@ -11,6 +11,7 @@
 #include "core/base/metrics.h"
 #include "core/eas/message.h"
 #include "core/feed/lmtp.h"
+#include "core/keepalive.h"
 #include "core/machine.h"
 #include "core/push/presence.h"
 #include "core/shard.h"
@@ -214,15 +215,8 @@ static void set_options(int fd, const struct config *c)
 {
 	set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, c->http_tcp_keepalive_s != 0);
-	if (c->http_tcp_keepalive_s) {
-		set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)c->http_tcp_keepalive_s);
-		int interval_s = (int)c->http_tcp_keepalive_s / 8;
-
-		/* Who asks for a sooner end means all of it. */
-		interval_s = interval_s < 1 ? 1 : interval_s > 30 ? 30 : interval_s;
-		set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
-		set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 6);
-	}
+	if (c->http_tcp_keepalive_s)
+		keepalive_set(fd, c->http_tcp_keepalive_s, randombytes_random());
 	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)c->http_tcp_user_timeout_s * 1000);
 }
 

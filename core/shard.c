@@ -6,6 +6,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
+#include "core/keepalive.h"
 #include "store/db.h"
 #include "store/journal.h"
 
@@ -16,7 +17,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-enum { RETRY_MS = 50 };
+enum { RETRY_MS = 50, VARY_MS = 10 };
 
 /* ---- small things everybody here uses ------------------------------------------------------ */
 
@@ -109,6 +110,7 @@ static void on_accepted(void *arg, uint32_t slot, unsigned listener, const struc
 	struct shard *s = arg;
 
 	CHECK(slot < s->slots_max && listener < ARRAY_LEN(s->kinds));
+	s->newcomers = true;
 	conn_accepted(s, slot, s->kinds[listener], peer);
 }
 
@@ -354,6 +356,19 @@ static void on_timer(void *arg, uint32_t slot)
 		conn_timer(s, slot);
 }
 
+/* After newcomers, at most a hundred times a second: the next ones are given other settings. */
+static void vary_keepalive(struct shard *s, uint64_t now_ms)
+{
+	int64_t idle_s = shard_config(s)->http_tcp_keepalive_s;
+
+	if (!s->newcomers || now_ms < s->vary_at_ms || !idle_s)
+		return;
+	s->newcomers = false;
+	s->vary_at_ms = now_ms + VARY_MS;
+	for (unsigned i = 0; i < s->listener_count; i++)
+		keepalive_set(s->listeners[i], idle_s, shard_random(s));
+}
+
 static uint64_t on_tick(void *arg, uint64_t now_ms)
 {
 	struct shard *s = arg;
@@ -369,6 +384,7 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	wheel_advance(s->wheel, now_ms, on_timer, s);
 	park_woken(s);
 	next = conn_background(s) ? now_ms : wheel_next_ms(s->wheel);
+	vary_keepalive(s, now_ms);
 	s->wakes_unsent = false; /* they go out with the end of this turn */
 	conn_active_trim(s, now_ms);
 	if (s->draining && (s->open_conns == 0 || now_ms >= s->drain_until_ms)) {

@@ -237,6 +237,8 @@ struct shard {
 	int listeners[64];
 	enum listener_kind kinds[64];
 	unsigned listener_count;
+	bool newcomers; /* since the listeners' keepalive was varied, see core/keepalive.h */
+	uint64_t vary_at_ms;
 	struct active *active_free;
 	struct list_link active_all;
 	uint32_t active_count, active_used, active_max;
