@@ -70,7 +70,7 @@ bool bench_hold(struct bench *b)
 	struct target_memory m0, half = {0}, m1, c0, c1;
 	struct fleet_status s;
 	uint64_t start_ns, cpu0, cpu1, parked_ns;
-	double seconds, enters;
+	double seconds, enters, hanging = b->phones;
 	uint32_t first = b->phones / 2;
 	bool memory;
 
@@ -157,6 +157,14 @@ bool bench_hold(struct bench *b)
 			 metrics_value(&b->before, "roost_ring_enter_total", NULL);
 		figure(b, "hold_idle_syscalls", enters / seconds, "per second", b->phones,
 			"io_uring_enter and poll of all shards");
+		hanging = metrics_value(&b->after, "roost_parked_requests", NULL);
 	}
+	/* Either end may be the one that noticed. */
+	fleet_status(b->fleet, &s);
+	if (s.parked < hanging)
+		hanging = s.parked;
+	if (hanging < b->phones && !bench_interrupted)
+		return bench_failed(b, "only %.0f of %u Pings still hang: %s", hanging, b->phones,
+			s.why[0] ? s.why : "the others were lost while nothing happened");
 	return !bench_interrupted;
 }
