@@ -161,8 +161,8 @@ bool bench_hold(struct bench *b)
 	}
 	/* Either end may be the one that noticed. */
 	fleet_status(b->fleet, &s);
-	if (s.parked < hanging)
-		hanging = s.parked;
+	if (s.parked + s.answered < hanging)
+		hanging = s.parked + s.answered; /* (idle connections of --poll-idle are answered) */
 	if (hanging < b->phones && !bench_interrupted)
 		return bench_failed(b, "only %.0f of %u Pings still hang: %s", hanging, b->phones,
 			s.why[0] ? s.why : "the others were lost while nothing happened");
