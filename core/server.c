@@ -160,7 +160,7 @@ static bool load_tls(const struct config *c, const uint8_t *ticket_seed, struct 
 		gethostname(host, sizeof(host) - 1);
 		snprintf(cert, sizeof(cert), "%s/self-signed.pem", c->store_dir);
 		snprintf(key, sizeof(key), "%s/self-signed.key", c->store_dir);
-		if (!tls_self_signed(cert, key, names, 1, why, why_bytes))
+		if (!tls_self_signed(cert, key, names, 1, clock_wall_ms(), why, why_bytes))
 			goto out;
 		pairs[n++] = (struct tls_pair){cert, key};
 	}
@@ -625,10 +625,21 @@ struct server *server_start(
 	atomic_store(&s->wall_offset_ms, (int64_t)clock_wall_ms() - (int64_t)clock_mono_ms());
 	s->writer = writer_new(s->db, false);
 	r->writer_running = pthread_create(&r->writer_thread, NULL, writer_thread, s->writer) == 0;
-	CHECK(r->writer_running);
+	if (!r->writer_running) {
+		snprintf(why, why_bytes, "cannot start the writer's thread");
+		goto fail;
+	}
 	s->workers =
 		work_pool_new(c->core_workers ? (unsigned)c->core_workers : 8 * (unsigned)cores,
 			(size_t)c->core_work_queue_max);
+	if (!s->workers) {
+		snprintf(why, why_bytes,
+			"cannot start the worker threads (core.workers): %s; raise TasksMax= of "
+			"the unit, "
+			"ulimit -u or the container's pids limit",
+			strerror(errno));
+		goto fail;
+	}
 	r->starts = calloc(s->shard_count, sizeof(*r->starts));
 	CHECK(r->starts);
 	for (size_t i = 0; i < c->listen_https.n; i++)

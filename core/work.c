@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "core/work.h"
 
-#include "core/base/check.h"
-
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -44,17 +43,25 @@ struct work_pool *work_pool_new(unsigned threads, size_t queue_max)
 {
 	struct work_pool *p = calloc(1, sizeof(*p) + threads * sizeof(p->thread[0]));
 	pthread_attr_t attr;
+	int err = 0;
 
-	CHECK(p);
+	if (!p)
+		return NULL;
 	pthread_mutex_init(&p->mutex, NULL);
 	pthread_cond_init(&p->more, NULL);
 	p->last = &p->first;
 	p->queue_max = queue_max;
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 1 << 20);
-	for (; p->threads < threads; p->threads++)
-		CHECK(pthread_create(&p->thread[p->threads], &attr, worker, p) == 0);
+	while (p->threads < threads && err == 0) {
+		err = pthread_create(&p->thread[p->threads], &attr, worker, p);
+		p->threads += err == 0;
+	}
 	pthread_attr_destroy(&attr);
+	if (err) {
+		work_pool_free(&p);
+		errno = err;
+	}
 	return p;
 }
 

@@ -16,6 +16,7 @@ struct work {
 	void (*run)(struct work *w); /* last thing the pool does with w */
 };
 
+/* NULL when memory or a thread is refused (limits of the process or its container); errno says why. */
 struct work_pool *work_pool_new(unsigned threads, size_t queue_max);
 bool work_submit(struct work_pool *p, struct work *w);
 /* Runs what is queued, then joins the threads. */

@@ -43,8 +43,9 @@ esac
 # Without the armasm flags where that assembly does not build.
 plain_flags=$(echo $flags | sed 's/--enable-armasm//')
 # HAVE_SECRET_CALLBACK: traffic secrets for KeyUpdate. EXTRA_ALERTS: peers learn why. GETRANDOM: no
-# /dev/urandom to open per handshake. configure copies these into options.h.
-cflags="-O2 -DHAVE_SECRET_CALLBACK -DWOLFSSL_ALT_NAMES -DWOLFSSL_EXTRA_ALERTS -DWOLFSSL_GETRANDOM"
+# /dev/urandom to open per handshake. IP_ALT_NAME: certificates for addresses. configure copies these into options.h.
+cflags="-O2 -DHAVE_SECRET_CALLBACK -DWOLFSSL_ALT_NAMES -DWOLFSSL_EXTRA_ALERTS -DWOLFSSL_GETRANDOM
+	-DWOLFSSL_IP_ALT_NAME"
 
 # A different compiler or glibc must not pick up the cache of another.
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")

@@ -60,11 +60,13 @@ struct tls_ctx *tls_client_new(const struct tls_client_options *o, char *why, si
 struct tls_ctx *tls_ctx_ref(struct tls_ctx *c);
 void tls_ctx_unref(struct tls_ctx **c);
 
-/* Writes a self-signed ECDSA P-256 pair (10 years, SAN: localhost, 127.0.0.1, ::1, host and the
- * extra names, which may be addresses) unless both files are there already. Key file mode 0600.
- * One file without the other is an error: nothing of the operator's is overwritten. */
+/* Writes a self-signed ECDSA P-256 pair (824 days: iOS takes no more than 825; SAN: localhost,
+ * 127.0.0.1, ::1, host and the extra names, which may be addresses) unless both files are there already. Key file mode 0600.
+ * One file without the other is an error: nothing of the operator's is overwritten. But a certificate
+ * that names itself as issuer and ends within 30 days of wall_ms is replaced by a new one with the
+ * same key; where that fails it stays, and the log says why. */
 bool tls_self_signed(const char *certificate_file, const char *key_file, const char *const *names,
-	size_t name_count, char *why, size_t why_bytes);
+	size_t name_count, uint64_t wall_ms, char *why, size_t why_bytes);
 
 enum tls_hs_status {
 	TLS_HS_WANT_MORE, /* send out, feed more */

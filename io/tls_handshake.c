@@ -5,6 +5,7 @@
 #include "core/base/check.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,18 +38,33 @@ static bool is_address(const char *s)
 	return inet_pton(AF_INET, s, ip) == 1 || inet_pton(AF_INET6, s, ip) == 1;
 }
 
+/* The name to verify, in wolfSSL's words: it compares addresses of a certificate as text, those of IPv6 in
+ * full, which is also what makes other spellings of one address the same. */
+static const char *verified_name(const char *name, char text[INET6_ADDRSTRLEN])
+{
+	uint8_t ip[16];
+
+	if (inet_pton(AF_INET6, name, ip) != 1)
+		return name;
+	for (size_t i = 0; i < 8; i++)
+		snprintf(text + 5 * i, 6, "%02X%02X%s", ip[2 * i], ip[2 * i + 1], i < 7 ? ":" : "");
+	return text;
+}
+
 struct tls_hs *tls_hs_client(
 	struct tls_ctx *c, const char *server_name, const struct tls_session *session)
 {
 	CHECK(c->client);
 	struct tls_hs *h = hs_new(c);
 	bool ok = h && tls_wolf_start(h, c->pairs[0].wolf);
+	char text[INET6_ADDRSTRLEN];
 
 	if (ok && server_name && !is_address(server_name)) /* RFC 6066 3: no addresses */
 		ok = wolfSSL_UseSNI(h->ssl, WOLFSSL_SNI_HOST_NAME, server_name,
 			     (unsigned short)strlen(server_name)) == WOLFSSL_SUCCESS;
 	if (ok && server_name && c->verify)
-		ok = wolfSSL_check_domain_name(h->ssl, server_name) == WOLFSSL_SUCCESS;
+		ok = wolfSSL_check_domain_name(h->ssl, verified_name(server_name, text)) ==
+		     WOLFSSL_SUCCESS;
 	if (ok && c->want_ticket)
 		ok = wolfSSL_set_SessionTicket_cb(h->ssl, tls_new_ticket_cb, h) == WOLFSSL_SUCCESS;
 	/* A session that has timed out is no failure: the handshake is a full one then. */

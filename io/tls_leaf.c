@@ -174,3 +174,15 @@ const char *tls_leaf_read(struct pair *p, struct bytes der, struct bytes *public
 	}
 	return "its key is neither RSA nor ECDSA on P-256, P-384 or P-521";
 }
+
+bool tls_leaf_self_issued(struct bytes der)
+{
+	struct bytes cert, tbs, skip, issuer, subject;
+
+	if (!der_expect(&der, DER_SEQUENCE, &cert) || !der_expect(&cert, DER_SEQUENCE, &tbs))
+		return false;
+	der_expect(&tbs, DER_VERSION, &skip);
+	return der_expect(&tbs, DER_INTEGER, &skip) && der_expect(&tbs, DER_SEQUENCE, &skip) &&
+	       der_expect(&tbs, DER_SEQUENCE, &issuer) && der_expect(&tbs, DER_SEQUENCE, &skip) &&
+	       der_expect(&tbs, DER_SEQUENCE, &subject) && bytes_eq(issuer, subject);
+}

@@ -37,8 +37,7 @@ static bool ec_key_fits(const uint8_t *pem, size_t n, struct bytes public_key)
 	return fits;
 }
 
-/* The whole file, NUL behind it; NULL with the cause in why. */
-static uint8_t *read_file(const char *path, size_t *n_out, char *why, size_t why_bytes)
+uint8_t *tls_pem_read(const char *path, size_t *n_out, char *why, size_t why_bytes)
 {
 	FILE *f = fopen(path, "rbe");
 	uint8_t *p = NULL;
@@ -74,13 +73,13 @@ bool tls_pair_load(struct tls_ctx *c, struct pair *p, const struct tls_pair *fil
 	int groups[] = {WOLFSSL_ECC_X25519, WOLFSSL_ECC_SECP256R1};
 	size_t cert_n = 0, key_n = 0;
 	uint8_t *key = NULL, *der = NULL;
-	uint8_t *cert = read_file(files->certificate_file, &cert_n, why, why_bytes);
+	uint8_t *cert = tls_pem_read(files->certificate_file, &cert_n, why, why_bytes);
 	bool ok = false;
 	int err;
 
 	if (!cert)
 		return false;
-	key = read_file(files->key_file, &key_n, why, why_bytes);
+	key = tls_pem_read(files->key_file, &key_n, why, why_bytes);
 	if (!key)
 		goto out;
 	der = malloc(LEAF_DER_MAX);

@@ -118,11 +118,15 @@ bool tls_wolf_settings(WOLFSSL_CTX *w, const char *ciphers, char *why, size_t wh
 /* tls_leaf.c: fills in names, kind and expiry. NULL, or why not (static). public_key_out is the
  * BIT STRING, a view into der. */
 const char *tls_leaf_read(struct pair *p, struct bytes der, struct bytes *public_key_out);
+/* Does it name itself as its issuer? */
+bool tls_leaf_self_issued(struct bytes der);
 
 /* tls_pair.c */
 bool tls_pair_load(struct tls_ctx *c, struct pair *p, const struct tls_pair *files, char *why,
 	size_t why_bytes);
 void tls_pair_free(struct pair *p);
+/* A PEM file, NUL behind it; NULL with the cause in why. The caller's to free, and to wipe. */
+uint8_t *tls_pem_read(const char *path, size_t *n_out, char *why, size_t why_bytes);
 
 /* tls_hello.c: the body of a ClientHello. False: malformed. */
 bool tls_hello_read(struct bytes b, struct hello *hello);

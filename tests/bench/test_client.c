@@ -829,7 +829,7 @@ static int tls_up(void **state)
 		return -1;
 	snprintf(cert, sizeof(cert), "%s/c.pem", dir);
 	snprintf(key, sizeof(key), "%s/k.pem", dir);
-	if (tls_self_signed(cert, key, NULL, 0, why, sizeof(why)))
+	if (tls_self_signed(cert, key, NULL, 0, clock_wall_ms(), why, sizeof(why)))
 		*state = tls_server_new(&o, why, sizeof(why));
 	unlink(cert);
 	unlink(key);

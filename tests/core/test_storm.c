@@ -4,6 +4,7 @@
 #include "core/shard_priv.h"
 
 #include "core/base/check.h"
+#include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
 #include "core/server.h"
@@ -231,7 +232,7 @@ static int begin(void **state)
 	server.shard_count = 1;
 	snprintf(cert, sizeof(cert), "%s/cert", dir);
 	snprintf(key, sizeof(key), "%s/key", dir);
-	assert_true(tls_self_signed(cert, key, NULL, 0, why, sizeof(why)));
+	assert_true(tls_self_signed(cert, key, NULL, 0, clock_wall_ms(), why, sizeof(why)));
 	tls = tls_server_new(
 		&(struct tls_options){.pairs = &pair, .pair_count = 1}, why, sizeof(why));
 	tls_client = tls_client_new(&(struct tls_client_options){0}, why, sizeof(why));

@@ -6,6 +6,7 @@
  * Holds: cuts do not matter, all bytes are consumed until it is done, an end that failed stays
  * so, and both ends are never done with keys that differ. */
 #include "core/base/check.h"
+#include "core/base/clock.h"
 #include "io/tls.h"
 
 #include <stdio.h>
@@ -28,7 +29,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	snprintf(key, sizeof(key), "%s/k.pem", dir);
 	struct tls_pair pair = {certificate, key};
 	struct tls_options o = {.pairs = &pair, .pair_count = 1};
-	if (tls_self_signed(certificate, key, NULL, 0, why, sizeof(why)))
+	if (tls_self_signed(certificate, key, NULL, 0, clock_wall_ms(), why, sizeof(why)))
 		server = tls_server_new(&o, why, sizeof(why));
 	client = tls_client_new(&plain, why, sizeof(why));
 	client12 = tls_client_new(&old, why, sizeof(why));

@@ -107,10 +107,10 @@ static int make_files(void **state)
 		return -1;
 	put_file("rsa.pem", rsa_certificate, strlen(rsa_certificate));
 	put_file("rsa.key", rsa_key, strlen(rsa_key));
-	if (!tls_self_signed(path("ec.pem"), path("ec.key"), ec_names, ARRAY_LEN(ec_names), why,
-		    sizeof(why)) ||
-		!tls_self_signed(
-			path("other.pem"), path("other.key"), other_names, 1, why, sizeof(why))) {
+	if (!tls_self_signed(path("ec.pem"), path("ec.key"), ec_names, ARRAY_LEN(ec_names),
+		    clock_wall_ms(), why, sizeof(why)) ||
+		!tls_self_signed(path("other.pem"), path("other.key"), other_names, 1,
+			clock_wall_ms(), why, sizeof(why))) {
 		print_error("%s\n", why);
 		return -1;
 	}
@@ -120,7 +120,7 @@ static int make_files(void **state)
 static int remove_files(void **state)
 {
 	static const char *const names[] = {"rsa.pem", "rsa.key", "ec.pem", "ec.key", "other.pem",
-		"other.key", "junk", "chain.pem"};
+		"other.key", "junk", "chain.pem", "old.pem", "own.pem", "own.key"};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -524,6 +524,14 @@ static void the_certificate_follows_the_name(void **state)
 	/* wildcards stand for one label */
 	assert_false(accepted(s, "ec.pem", "a.b.wild.example.org", &because));
 	assert_false(accepted(s, "ec.pem", "wild.example.org", &because));
+	/* addresses, in any spelling (they are no names: without SNI the first pair is shown) */
+	assert_true(accepted(s, "ec.pem", "127.0.0.1", &because));
+	assert_true(accepted(s, "ec.pem", "192.0.2.7", &because));
+	assert_true(accepted(s, "ec.pem", "::1", &because));
+	assert_true(accepted(s, "ec.pem", "0:0::0:1", &because));
+	assert_false(accepted(s, "ec.pem", "127.0.0.2", &because));
+	assert_false(accepted(s, "ec.pem", "::2", &because));
+	assert_false(accepted(s, "other.pem", "127.0.0.1", &because));
 	/* nobody's name: the first pair, whose name does not fit */
 	assert_false(accepted(s, "other.pem", "unknown.example.org", &because));
 	assert_false(accepted(s, "ec.pem", "unknown.example.org", &because));
@@ -614,28 +622,81 @@ static void self_signed_pairs_are_made_once(void **state)
 	(void)state;
 	assert_int_equal(stat(path("ec.key"), &before), 0);
 	assert_int_equal(before.st_mode & 0777, 0600);
-	assert_true(tls_self_signed(path("ec.pem"), path("ec.key"), NULL, 0, why, sizeof(why)));
+	assert_true(tls_self_signed(
+		path("ec.pem"), path("ec.key"), NULL, 0, clock_wall_ms(), why, sizeof(why)));
 	assert_int_equal(stat(path("ec.key"), &after), 0);
 	assert_int_equal(before.st_ino, after.st_ino);
 	/* the operator's other half is not touched */
-	assert_false(tls_self_signed(path("ec.pem"), path("no.key"), NULL, 0, why, sizeof(why)));
+	assert_false(tls_self_signed(
+		path("ec.pem"), path("no.key"), NULL, 0, clock_wall_ms(), why, sizeof(why)));
 	assert_non_null(strstr(why, "no.key"));
 	assert_int_not_equal(access(path("no.key"), F_OK), 0);
-	assert_false(
-		tls_self_signed("/nonexistent/c", "/nonexistent/k", NULL, 0, why, sizeof(why)));
+	assert_false(tls_self_signed(
+		"/nonexistent/c", "/nonexistent/k", NULL, 0, clock_wall_ms(), why, sizeof(why)));
 	assert_non_null(strstr(why, "/nonexistent/k"));
 	int64_t days = tls_ctx_expiry_s(s, clock_wall_ms()) / 86400;
-	assert_in_range(days, 3640, 3651);
+	assert_in_range(days, 820, 825);
 	assert_true(tls_ctx_expiry_s(s, clock_wall_ms() + 4000ull * 86400 * 1000) < 0);
 	assert_true(accepted(s, "ec.pem", "localhost", &because));
 	tls_ctx_unref(&s);
 	/* the first to expire counts, and a date past 2050 is read */
 	s = server_with(RSA | EC, NULL);
-	assert_in_range(tls_ctx_expiry_s(s, clock_wall_ms()) / 86400, 3640, 3651);
+	assert_in_range(tls_ctx_expiry_s(s, clock_wall_ms()) / 86400, 820, 825);
 	tls_ctx_unref(&s);
 	s = server_with(RSA, NULL);
 	assert_true(tls_ctx_expiry_s(s, 1800000000000) / 86400 > 36000);
 	tls_ctx_unref(&s);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+	static char text[20000];
+	FILE *f = fopen(path(from), "r");
+	size_t n;
+
+	assert_non_null(f);
+	n = fread(text, 1, sizeof(text), f);
+	fclose(f);
+	put_file(to, text, n);
+}
+
+/* To who installed our certificate on phones: a new one comes before the old one ends, with the same key, so
+ * that those who trust the old one trust it too. */
+static void self_signed_pairs_are_renewed_before_their_end(void **state)
+{
+	const char *const names[] = {"other.example.org"};
+	const uint64_t day = 86400000, now = clock_wall_ms();
+	struct stat key, cert, then;
+	struct tls_ctx *s;
+	const char *because;
+
+	(void)state;
+	copy_file("other.pem", "old.pem");
+	copy_file("other.pem", "own.pem");
+	copy_file("other.key", "own.key");
+	assert_int_equal(stat(path("own.pem"), &cert), 0);
+	assert_int_equal(stat(path("own.key"), &key), 0);
+	assert_true(tls_self_signed(
+		path("own.pem"), path("own.key"), names, 1, now + 790 * day, why, sizeof(why)));
+	assert_int_equal(stat(path("own.pem"), &then), 0);
+	assert_int_equal(cert.st_ino, then.st_ino);
+	assert_true(tls_self_signed(
+		path("own.pem"), path("own.key"), names, 1, now + 800 * day, why, sizeof(why)));
+	assert_int_equal(stat(path("own.pem"), &then), 0);
+	assert_int_not_equal(cert.st_ino, then.st_ino);
+	assert_int_equal(stat(path("own.key"), &then), 0);
+	assert_int_equal(key.st_ino, then.st_ino);
+	struct tls_pair pair = {path("own.pem"), path("own.key")};
+	s = tls_server_new(
+		&(struct tls_options){.pairs = &pair, .pair_count = 1}, why, sizeof(why));
+	assert_non_null(s);
+	assert_true(accepted(s, "own.pem", "other.example.org", &because));
+	assert_true(accepted(s, "old.pem", "other.example.org", &because));
+	tls_ctx_unref(&s);
+	/* What cannot be renewed (here: no key of ours) serves on. */
+	copy_file("rsa.key", "own.key");
+	assert_true(tls_self_signed(
+		path("own.pem"), path("own.key"), names, 1, now + 800 * day, why, sizeof(why)));
 }
 
 /* One feed of bytes; the alert that came back, 0 none, or -1 for something else. */
@@ -1039,6 +1100,7 @@ int main(void)
 		cmocka_unit_test(the_chain_is_sent),
 		cmocka_unit_test(bad_files_are_named),
 		cmocka_unit_test(self_signed_pairs_are_made_once),
+		cmocka_unit_test(self_signed_pairs_are_renewed_before_their_end),
 		cmocka_unit_test(what_is_not_tls_is_told_apart),
 		cmocka_unit_test(nothing_is_made_before_a_whole_hello),
 		cmocka_unit_test(memory_comes_back),
