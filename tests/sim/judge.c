@@ -495,7 +495,12 @@ void oracle_said(struct wire *w, const uint8_t *p, size_t n)
 	/* Who has hung up may be answered or not. */
 	if (w->fin_arrived || w->rst_arrived)
 		return;
-	buf_add(&w->said, p, n);
+	if (w->tls) {
+		buf_add(&w->said_raw, p, n);
+		simtls_open(w, &w->said_raw, &w->said_records, &w->said);
+	} else {
+		buf_add(&w->said, p, n);
+	}
 	for (;;) {
 		const uint8_t *end = memmem(w->said.p, w->said.n, "\r\n\r\n", 4);
 		const char *length;

@@ -34,8 +34,10 @@ struct eas_context server_eas(struct server *s)
 
 struct tls_ctx *server_tls(struct server *s)
 {
+	static char some;
+
 	(void)s;
-	return NULL;
+	return (struct tls_ctx *)(void *)&some; /* (simtls.c looks at none) */
 }
 
 int64_t world_wall_ms(void)
@@ -48,7 +50,7 @@ int64_t world_wall_ms(void)
 
 static struct server *process_new(unsigned shards, bool starts)
 {
-	static const enum listener_kind kind = LISTENER_HTTP;
+	const enum listener_kind kind = world.tls ? LISTENER_HTTPS : LISTENER_HTTP;
 	struct server *s = calloc(1, sizeof(*s));
 	const int listener = -1;
 	char why[256] = "";

@@ -69,13 +69,13 @@ int main(int argc, char **argv)
 		while (sim_step(world.end_us))
 			world_look();
 		world_rest();
-		printf("# seed %llu: %u phones, %u mailboxes, %u shards, %u commits, %u crashes, "
+		printf("# seed %llu: %u phones, %u mailboxes, %u shards%s, %u commits, %u crashes, "
 		       "%u drains, %u upgrades (%u failed, %u moved), "
 		       "%u storms (%u told to wait), %u stretches (%u refused)\n",
-			seed + n, world.phone_count, world.box_count, world.shards, world.commits,
-			world.crashes, world.drains, world.upgrades, world.failed_upgrades,
-			world.moved, world.storms, world.told_later, world.stretches,
-			world.refused);
+			seed + n, world.phone_count, world.box_count, world.shards,
+			world.tls ? " with TLS" : "", world.commits, world.crashes, world.drains,
+			world.upgrades, world.failed_upgrades, world.moved, world.storms,
+			world.told_later, world.stretches, world.refused);
 		fflush(stdout);
 		commits += world.commits;
 		world_free();

@@ -82,6 +82,11 @@ struct wire {
 	bool vanished;      /* it is gone and nobody tells */
 	struct buf got;     /* answers as they reach the phone */
 	bool dead;          /* the phone knows that it is over */
+	/* TLS: records that wait for the end of the handshake, raw bytes both ways, and how many
+	 * records there were: sealed by the phone, got by it, said by the server */
+	bool tls, shaken;
+	struct buf pending, got_raw, said_raw;
+	uint32_t put_records, got_records, said_records;
 	/* requests on it, oldest first; the first is the one being answered */
 	struct request *first, *last; /* not answered by the server yet */
 	struct request *read_first;   /* not read by the phone yet */
@@ -130,6 +135,18 @@ enum {
 	WORK_MAX_US = 400 * MS,
 	READ_MAX_US = 250 * MS, /* a request that is there, in short reads */
 };
+
+/* What the server does now takes this long: its turn ends later. */
+void net_takes_time(uint64_t us);
+
+/* ---- simtls.c ----------------------------------------------------------------------------------
+ */
+
+void simtls_hello(struct wire *w, struct buf *out);
+void simtls_seal(struct wire *w, const void *p, size_t n, struct buf *out);
+/* Takes whole records off `in`; what they say goes to `plain`. True: the server's flight was there,
+ * the handshake is over for the phone. */
+bool simtls_open(struct wire *w, struct buf *in, uint32_t *records, struct buf *plain);
 
 /* ---- simwork.c, simcred.c ----------------------------------------------------------------------
  */
@@ -208,6 +225,7 @@ struct world {
 	uint64_t pace_until_us, pace_from_us; /* what hangs is ended within this time */
 	unsigned commits, crashes, drains, upgrades, failed_upgrades, moved, storms, stretches;
 	unsigned refused, told_later;
+	bool tls;
 	bool low_limits;                                /* so that a storm meets them */
 	unsigned hashing_max;                           /* password checks at once; 0: any */
 	struct span no_memory;                          /* for requests that begin */

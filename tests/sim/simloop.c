@@ -40,7 +40,7 @@ struct loop {
 	uint32_t *free_slots;
 	uint32_t free_count;
 	uint64_t now_ms;
-	uint64_t turn_at_us;
+	uint64_t turn_at_us, busy_until_us;
 	struct ready *ready;
 	size_t ready_n, ready_cap, accepts;
 	bool listening, running, stopping, stopped, in_turn, shared;
@@ -68,6 +68,14 @@ uint64_t net_sender;
 /* ---- turns -------------------------------------------------------------------------------------
  */
 
+/* By the turn that runs now. */
+static uint64_t taken_us;
+
+void net_takes_time(uint64_t us)
+{
+	taken_us += us;
+}
+
 static void turn(void *arg, uint64_t id);
 
 static struct loop *by_id(uint64_t id)
@@ -88,6 +96,8 @@ static void turn_at(struct loop *l, uint64_t us)
 {
 	if (us < sim_now_us)
 		us = sim_now_us;
+	if (us < l->busy_until_us)
+		us = l->busy_until_us;
 	if (!l->running || l->stopped || l->turn_at_us <= us)
 		return;
 	l->turn_at_us = us;
@@ -292,6 +302,7 @@ static void turn(void *arg, uint64_t id)
 	l->turn_at_us = UINT64_MAX;
 	l->now_ms = sim_now_us / MS;
 	l->in_turn = true;
+	taken_us = 0;
 	net_sender = 1 + l->index;
 	n = l->ready_n;
 	if (n > 1 && sim_permille(300))
@@ -307,6 +318,8 @@ static void turn(void *arg, uint64_t id)
 	next_ms = l->ev->tick(l->arg, l->now_ms);
 	net_sender = 0;
 	l->in_turn = false;
+	l->busy_until_us = sim_now_us + taken_us;
+	taken_us = 0;
 	if (l->stopping) {
 		l->stopped = true;
 		oracle_turn(l->arg);
@@ -437,7 +450,7 @@ uint64_t loop_now_ms(const struct loop *l)
 uint64_t loop_now_ns(const struct loop *l)
 {
 	(void)l;
-	return sim_now_us * 1000;
+	return (sim_now_us + taken_us) * 1000;
 }
 
 uint32_t loop_connect(

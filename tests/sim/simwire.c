@@ -17,6 +17,18 @@ struct piece {
 	uint8_t data[];
 };
 
+static void to_server(struct wire *w, const void *data, size_t n, bool fin, bool rst);
+
+static void heard_records(struct wire *w, const uint8_t *p, size_t n)
+{
+	buf_add(&w->got_raw, p, n);
+	if (!simtls_open(w, &w->got_raw, &w->got_records, &w->got) || w->shaken)
+		return;
+	w->shaken = true;
+	to_server(w, w->pending.p, w->pending.n, false, false);
+	buf_free(&w->pending);
+}
+
 static void reach_phone(void *arg, uint64_t unused)
 {
 	struct piece *p = arg;
@@ -24,7 +36,9 @@ static void reach_phone(void *arg, uint64_t unused)
 
 	(void)unused;
 	if (!w->vanished && !w->dead && !w->client_closed) {
-		if (p->n)
+		if (p->n && w->tls)
+			heard_records(w, p->data, p->n);
+		else if (p->n)
 			buf_add(&w->got, p->data, p->n);
 		if (p->n)
 			phone_heard(w);
@@ -153,6 +167,14 @@ struct wire *wire_open(struct phone *p, unsigned shard)
 	w->last_put_us = sim_now_us + sim_between(1 * MS, 40 * MS);
 	sim_note(p, NULL, "wire #: connects to shard #", w->number, shard, 0);
 	sim_at(w->last_put_us, connect_arrives, w, 0);
+	if (world.tls) {
+		struct buf hello = {0};
+
+		simtls_hello(w, &hello);
+		w->put = hello.n + w->pending.n;
+		to_server(w, hello.p, hello.n, false, false);
+		buf_free(&hello);
+	}
 	return w;
 }
 
@@ -214,10 +236,20 @@ static void to_server(struct wire *w, const void *data, size_t n, bool fin, bool
 
 void wire_put(struct wire *w, const void *p, size_t n)
 {
+	struct buf sealed = {0};
+
 	CHECK(!w->client_closed && !w->dead);
+	if (w->tls) {
+		simtls_seal(w, p, n, &sealed);
+		p = sealed.p;
+		n = sealed.n;
+	}
 	w->put += n;
-	if (!w->vanished)
+	if (w->tls && !w->shaken)
+		buf_add(&w->pending, p, n);
+	else if (!w->vanished)
 		to_server(w, p, n, false, false);
+	buf_free(&sealed);
 }
 
 void wire_close(struct wire *w, bool reset)
@@ -268,6 +300,9 @@ void wires_free(void)
 		buf_free(&w->in);
 		buf_free(&w->got);
 		buf_free(&w->said);
+		buf_free(&w->pending);
+		buf_free(&w->got_raw);
+		buf_free(&w->said_raw);
 		free(w);
 	}
 }

@@ -575,7 +575,9 @@ void world_make(uint64_t seed, const struct sim_options *o)
 	if (sim_permille(400))
 		set("push.expiries_per_second_max=%lld", (long long)sim_between(1, 2));
 	set("push.coalesce_ms=%lld", sim_permille(300) ? 0 : (long long)sim_between(100, 4000));
+	world.tls = sim_permille(500);
 	if (world.low_limits) {
+		set("tls.handshakes_max=%lld", (long long)sim_between(1, 6));
 		set("core.work_queue_max=%lld", (long long)sim_between(2, 12));
 		set("core.retry_after_s=%lld", (long long)sim_between(2, 30));
 		world.hashing_max = 1 + sim_below(6);
