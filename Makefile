@@ -38,7 +38,7 @@ CFLAGS_ALL = -std=gnu11 -D_GNU_SOURCE $(OPT) -g -fno-omit-frame-pointer -Wall -W
 	$(if $(COVER),--coverage) $(PKG_CFLAGS) $(CFLAGS)
 LDFLAGS_ALL = -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN)) $(if $(COVER),--coverage) \
 	$(WOLF_WRAP) $(LDFLAGS)
-# io/tls_sha256.c takes the place of two functions in our own wolfSSL.
+# io/tls_hash.c takes the place of two functions in our own wolfSSL.
 WOLF_WRAP = $(if $(and $(wildcard $(WOLF)/lib/libwolfssl.a),$(filter x86_64,$(shell uname -m))),\
 	$(foreach f,RORX RORX_Len,-Wl$(comma)--wrap=Transform_Sha256_AVX2_$f) \
 	-Wl$(comma)-u$(comma)__wrap_Transform_Sha256_AVX2_RORX)

@@ -8,7 +8,7 @@
  *   tls_handshake.c  records in, records out: the machine of tls_hs_feed
  *   tls_wolf.c       the WOLFSSL object: its callbacks, its steps, what went wrong
  *   tls_ticket.c     keys of session tickets
- *   tls_sha256.c     SHA-256 by the processor, for wolfSSL
+ *   tls_hash.c       SHA-256 by the processor, for wolfSSL
  *   tls_detach.c     keys and counters out of a finished handshake, and sessions of clients
  * Thread, memory and errors as in io/tls.h. */
 #ifndef ROOST_IO_TLS_PRIV_H

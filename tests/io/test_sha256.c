@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* io/tls_sha256.c by way of wolfSSL, against the standard's examples and another library. */
+/* io/tls_hash.c by way of wolfSSL, against the standard's examples and another library. */
 #include <wolfssl/options.h>
 #include <wolfssl/wolfcrypt/settings.h>
 #include <wolfssl/wolfcrypt/sha256.h>
