@@ -69,7 +69,7 @@ bool bench_hold(struct bench *b)
 	struct kernel_memory k0, k1;
 	struct target_memory m0, half = {0}, m1, c0, c1;
 	struct fleet_status s;
-	uint64_t start_ns, cpu0, cpu1, parked_ns;
+	uint64_t start_ns, cpu0, cpu1, parked_ns, paused_ns = b->paused_ns;
 	double seconds, enters, hanging = b->phones;
 	uint32_t first = b->phones / 2;
 	bool memory;
@@ -97,11 +97,12 @@ bool bench_hold(struct bench *b)
 	if (!bench_park(b, b->phones, "parking"))
 		return false;
 	parked_ns += clock_mono_ns() - start_ns;
-	seconds = (double)parked_ns / 1e9;
-	cpu1 = target_cpu_ns(b->pid);
+	seconds = (double)(parked_ns - (b->paused_ns - paused_ns)) / 1e9;
 	bench_note("hold: %u phones hang after %.1f s; watching the idle server for %u s",
 		b->phones, seconds, b->idle_s);
 	bench_pause_ms(TIDY_MS); /* the kernel frees some things later, too */
+	/* Dovecot hibernates some time after all hang. */
+	cpu1 = target_cpu_ns(b->pid);
 	kernel_memory(&k1);
 	figure(b, "hold_phones", b->phones, "phones", b->phones, "parked Pings over %s",
 		b->url.tls ? "TLS" : "plain HTTP");

@@ -74,7 +74,8 @@ struct bench {
 	 * fleet and so a thread of their own: how busy the others' is must not count. */
 	uint32_t watched;
 	struct fleet *fleet, *watch;
-	uint32_t hanging; /* phones [0, hanging) do, since the last bench_park */
+	uint64_t paused_ns; /* by bench_park so far, only to be sure that all hang */
+	uint32_t hanging;   /* phones [0, hanging) do, since the last bench_park */
 	struct figures figures;
 	struct metrics_page before, after;
 	bool failed;
