@@ -502,7 +502,7 @@ void oracle_said(struct wire *w, const uint8_t *p, size_t n)
 		buf_add(&w->said, p, n);
 	}
 	for (;;) {
-		const uint8_t *end = memmem(w->said.p, w->said.n, "\r\n\r\n", 4);
+		const uint8_t *end = w->said.n ? memmem(w->said.p, w->said.n, "\r\n\r\n", 4) : NULL;
 		const char *length;
 		size_t head, body = 0;
 		int http;

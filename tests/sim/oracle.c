@@ -332,6 +332,9 @@ void accepted(struct request *r)
 	if (r->accepted || r->kind != ASK_PING)
 		return;
 	r->accepted = true;
+	/* One that came later was quicker: now these are in force. */
+	if (r->cache_stamp != p->cache_touched && !r->empty)
+		p->cache_known = false;
 	if (r->cache_stamp != p->cache_touched || !r->params_known ||
 		sim_now_us <= p->keys_dark_us || sim_now_us <= p->cache_dark_us)
 		return;
