@@ -16,6 +16,8 @@ PHONES=${PHONES:-20000} ROUNDS=${ROUNDS:-3} VISITS=${VISITS:-3000} WAKES=${WAKES
 STORM_PHONES=${STORM_PHONES:-100000} PARALLEL=${PARALLEL:-128} TUNE=${TUNE:-}
 SOAK_PHONES=${SOAK_PHONES:-200000} SOAK_SECONDS=${SOAK_SECONDS:-1800} COMPRESS=${COMPRESS:-10}
 CRASH_PHONES=${CRASH_PHONES:-200000} SECONDS_EACH=${SECONDS_EACH:-5}
+tune=
+[ "${TUNE:-no}" = no ] || tune=--tune
 export LC_ALL=C
 mkdir -p "$OUT" || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/roost-benchrun.XXXXXX") || exit 1
@@ -46,7 +48,7 @@ bench() { # what options...
 	shift
 	: >"$OUT/$name.jsonl"
 	step "$name: roost-bench --spawn $*"
-	run "$BIN/roost-bench" --spawn --json "$OUT/$name.jsonl" "$@"
+	run "$BIN/roost-bench" --spawn $tune --json "$OUT/$name.jsonl" "$@"
 }
 
 # 5 phones an account, so that the store is filled within seconds; 10 KB of memory for both ends of each.

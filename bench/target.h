@@ -109,7 +109,7 @@ struct machine_need {
 /* Probes of many connections come at once, since the kernel's far timers are coarse; what its backlog
  * cannot take is dropped, and live connections end. False: too small for so many. */
 bool machine_carries_keepalive(uint32_t phones);
-/* One line each for memory, ports, files and tcp_mem to `to`; false when one does not suffice. */
+/* One line each for memory, ports, files, tcp_mem and netdev_max_backlog to `to`; false when one does not suffice. */
 bool machine_suffices(const struct machine_need *n, FILE *to);
 /* Raises what sysctls can of that (and the backlog of listeners), only where it does not suffice,
  * each with a line to `to`; untune puts them back. False: one could not be written. */

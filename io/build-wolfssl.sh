@@ -44,8 +44,8 @@ esac
 plain_flags=$(echo $flags | sed 's/--enable-armasm//')
 # HAVE_SECRET_CALLBACK: traffic secrets for KeyUpdate. EXTRA_ALERTS: peers learn why. GETRANDOM: no
 # /dev/urandom to open per handshake. IP_ALT_NAME: certificates for addresses. configure copies these into options.h.
-cflags="-O2 -DHAVE_SECRET_CALLBACK -DWOLFSSL_ALT_NAMES -DWOLFSSL_EXTRA_ALERTS -DWOLFSSL_GETRANDOM
-	-DWOLFSSL_IP_ALT_NAME"
+cflags="-O2 -DHAVE_SECRET_CALLBACK -DWOLFSSL_ALT_NAMES -DWOLFSSL_EXTRA_ALERTS -DWOLFSSL_GETRANDOM"
+cflags="$cflags -DWOLFSSL_IP_ALT_NAME" # one line: configure writes it into a Makefile
 
 # A different compiler or glibc must not pick up the cache of another.
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${VERSION_ID:-}")
