@@ -358,8 +358,7 @@ static void show(struct day *d)
 		(unsigned long long)d->s.book.ends[LEDGER_SUPERSEDED_CHANGE],
 		(unsigned long long)l->superseded_ms_most);
 	day_figure(d, "superseded_late", (double)l->superseded_late + l->older, "Pings",
-		l->superseding, "ended later than %d ms after the phone went to send the newer",
-		LATE_MS);
+		l->superseding, "ended later than %d ms after the newer one was sent", LATE_MS);
 	day_figure(d, "newer_hung", (double)l->second_hung, "Pings", l->superseding,
 		"%llu woken, %llu to the end of the heartbeat, %llu given up by the phone; not "
 		"hung: %llu",

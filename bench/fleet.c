@@ -314,6 +314,7 @@ static void on_sent(void *arg, uint32_t i)
 	if (f->phones[i].second == SECOND_SENDING) {
 		f->phones[i].second = SECOND_HANGS;
 		f->seen.second_hung++;
+		life_newer_sent(f, i);
 	}
 	fleet_move(f, i, STATE_PARKED);
 }

@@ -48,7 +48,7 @@ struct fleet_life {
 	uint64_t roamed;
 	uint64_t superseding;     /* newer Pings that phones went to send */
 	uint32_t older;           /* older ones of these that have not ended yet */
-	uint64_t superseded_late; /* ended more than a second after that */
+	uint64_t superseded_late; /* ended more than a second after it was sent */
 	uint64_t superseded_ms_most;
 	uint64_t second_hung; /* newer ones that hung; of these: */
 	uint64_t second_woken, second_expired, second_gone;

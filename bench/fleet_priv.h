@@ -62,7 +62,8 @@ struct priming {
 struct spare {
 	enum { SPARE_FREE, SPARE_OLDER, SPARE_DEAD } role;
 	uint32_t owner;
-	uint64_t since_ms;
+	bool newer_sent;
+	uint64_t since_ms; /* it is set aside, or the newer one was sent */
 };
 
 /* First in, first out: all wait equally long. */
@@ -79,6 +80,7 @@ struct life {
 	uint32_t free_count;
 	struct waiting away, dead; /* phones; indexes of spares */
 	_Atomic uint64_t *back_ns; /* per phone: fleet_back_ns */
+	uint32_t *older;           /* per phone: the spare of its last superseded Ping */
 };
 
 enum {
@@ -147,6 +149,8 @@ void life_message(struct fleet *f, uint32_t kind, uint32_t i);
 /* Numbers from phones_max on. status: of the Ping's answer; 0: none, or not a good one. */
 void life_answered(struct fleet *f, uint32_t number, uint32_t status);
 void life_closed(struct fleet *f, uint32_t number);
+/* The Ping that supersedes another is with the kernel. */
+void life_newer_sent(struct fleet *f, uint32_t i);
 /* When to come again. */
 uint64_t life_tick(struct fleet *f, uint64_t now_ms);
 /* All its spares are closed. */

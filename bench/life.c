@@ -48,7 +48,8 @@ struct life *life_new(const struct fleet_options *o)
 	l->spares = calloc(n, sizeof(*l->spares));
 	l->free = calloc(n, sizeof(*l->free));
 	l->back_ns = calloc(o->client.phones_max, sizeof(*l->back_ns));
-	CHECK(l->spares && l->free && l->back_ns);
+	l->older = calloc(o->client.phones_max, sizeof(*l->older));
+	CHECK(l->spares && l->free && l->back_ns && l->older);
 	while (n > 0)
 		l->free[l->free_count++] = --n;
 	waiting_init(&l->away, o->client.spares_max + o->client.phones_max / 16);
@@ -69,6 +70,7 @@ void life_free(struct life **lp)
 	free(l->spares);
 	free(l->free);
 	free(l->back_ns);
+	free(l->older);
 	free(l);
 	*lp = NULL;
 }
@@ -119,6 +121,7 @@ static void supersede(struct fleet *f, uint32_t i)
 	/* Its Ping goes on hanging, in the ledger too, and ends in life_answered. */
 	p->asked = false;
 	p->second = SECOND_SENDING;
+	f->life->older[i] = spare;
 	f->seen.older++;
 	f->seen.superseding++;
 	fleet_go(f, i);
@@ -174,18 +177,32 @@ void life_answered(struct fleet *f, uint32_t number, uint32_t status)
 	uint64_t took_ms = client_now_ms(f->client) - s->since_ms;
 
 	if (s->role == SPARE_DEAD) {
-		f->book.dead++;
+		/* What the kernel had taken before the phone vanished may still be read. */
+		f->book.dead += took_ms > LATE_MS;
 		return;
 	}
 	f->book.hanging--;
 	f->book.ends[status == 1   ? LEDGER_SUPERSEDED
 		     : status == 2 ? LEDGER_SUPERSEDED_CHANGE
 				   : LEDGER_ODD]++;
+	if (!s->newer_sent)
+		took_ms = 0; /* it ended before that */
 	f->seen.superseded_late += took_ms > LATE_MS;
 	if (took_ms > f->seen.superseded_ms_most)
 		f->seen.superseded_ms_most = took_ms;
 	client_close(f->client, number);
 	give_back(f, k);
+}
+
+void life_newer_sent(struct fleet *f, uint32_t i)
+{
+	struct spare *s = &f->life->spares[f->life->older[i]];
+
+	/* Unless that one has ended, and its place is another's. */
+	if (s->role != SPARE_OLDER || s->owner != i)
+		return;
+	s->newer_sent = true;
+	s->since_ms = client_now_ms(f->client);
 }
 
 void life_closed(struct fleet *f, uint32_t number)
