@@ -221,6 +221,21 @@ static void close_gone(struct shard *s, uint32_t slot, int err)
 	conn_close(s, slot, err != 0);
 }
 
+void conn_no_memory(struct shard *s, uint32_t slot)
+{
+	uint64_t now = loop_now_ms(s->loop);
+
+	METRIC_INC(NO_MEMORY);
+	if (now >= s->no_memory_said_ms) {
+		s->no_memory_said_ms = now + NO_MEMORY_SAID_MS;
+		log_msg(LOG_WARNING,
+			"connections are closed and requests refused: no memory (the service's "
+			"or container's limit; core.requests_in_flight_max bounds what they "
+			"take)");
+	}
+	conn_close(s, slot, true);
+}
+
 static void return_wake_buffer(struct shard *s, uint32_t slot)
 {
 	struct wake_buffer *w = s->wake_of[slot];
@@ -365,7 +380,7 @@ void conn_readable(struct shard *s, uint32_t slot)
 	case CONN_PARKED:
 		/* The client hung up, ended TLS, or pipelined: the bytes tell. */
 		if (!(a = conn_active(s, slot, true))) {
-			conn_close(s, slot, true);
+			conn_no_memory(s, slot);
 			return;
 		}
 		a->has_request = true; /* what comes now is behind the hanging one */
@@ -412,7 +427,7 @@ void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
 	if (c->state == CONN_HANDSHAKE) {
 		buf_add(&a->in, p, (size_t)n);
 		if (a->in.failed) {
-			conn_close(s, slot, true);
+			conn_no_memory(s, slot);
 			return;
 		}
 		/* The work is done in conn_background, in slices. */
@@ -426,7 +441,7 @@ void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
 		buf_add(a->has_request ? &a->more : &a->head, p, (size_t)n);
 	}
 	if (a->in.failed || a->head.failed || a->more.failed) {
-		conn_close(s, slot, true);
+		conn_no_memory(s, slot);
 		return;
 	}
 	progress(s, slot);
@@ -477,7 +492,7 @@ static void flush(struct shard *s, uint32_t slot)
 	if (!a || c->flags & CONN_SENDING || a->out.n == 0)
 		return;
 	if (a->out.failed) {
-		conn_close(s, slot, true);
+		conn_no_memory(s, slot);
 		return;
 	}
 	t = a->sending;
@@ -544,7 +559,7 @@ void conn_reply(struct shard *s, uint32_t slot)
 	c->state = CONN_RESPOND;
 	a->reply_sent = 0;
 	if (a->reply.failed) {
-		conn_close(s, slot, true);
+		conn_no_memory(s, slot);
 		return;
 	}
 	conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
@@ -627,7 +642,7 @@ void conn_sent(struct shard *s, uint32_t slot, int err)
 			say_goodbye(s, slot);
 		/* Half an answer must not be followed by another. */
 		if (a->out.failed) {
-			conn_close(s, slot, true);
+			conn_no_memory(s, slot);
 			return;
 		}
 	}

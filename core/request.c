@@ -817,6 +817,8 @@ void request_body(struct shard *s, uint32_t slot)
 		return;
 	}
 	if (r < 0) {
+		if (r == -503)
+			METRIC_INC(NO_MEMORY);
 		request_bad(s, slot, -r, why);
 		return;
 	}
@@ -826,6 +828,7 @@ void request_body(struct shard *s, uint32_t slot)
 		return;
 	}
 	if (a->body.failed) {
+		METRIC_INC(NO_MEMORY);
 		refuse_busy(s, slot, "no memory for the body");
 		return;
 	}

@@ -175,6 +175,7 @@ enum {
 	SEND_CHUNK_BYTES = 65536,
 	STASH_BYTES_MAX = 65536, /* pipelined bytes kept behind a hanging request */
 	GUARD_SLOTS = 1024,
+	NO_MEMORY_SAID_MS = 60000,
 };
 
 /* Why a parked request ended. */
@@ -248,7 +249,8 @@ struct shard {
 	uint32_t wake_made;
 	struct wake_buffer **wake_of; /* by slot, mapped lazily: NULL or the answer being sent */
 	struct wake_buffer *wake_pool;
-	uint64_t wake_moved_ms; /* when a wake buffer was last taken or given back */
+	uint64_t no_memory_said_ms; /* not again before then */
+	uint64_t wake_moved_ms;     /* when a wake buffer was last taken or given back */
 	struct slot_queue want_handshake, handshakes, want_active, woken;
 	uint32_t handshakes_in_flight;
 	uint64_t journal_seen;
@@ -293,6 +295,8 @@ void conn_forget_request(struct active *a);
 void conn_receive(struct shard *s, uint32_t slot);
 void conn_watch(struct shard *s, uint32_t slot);
 void conn_close(struct shard *s, uint32_t slot, bool reset);
+/* The same, for want of memory: counted, and said in the log once a minute. */
+void conn_no_memory(struct shard *s, uint32_t slot);
 void conn_accepted(
 	struct shard *s, uint32_t slot, enum listener_kind kind, const struct loop_addr *peer);
 void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n);

@@ -151,6 +151,7 @@ def memory():
             pass
     ok(wait_for(lambda: stuck or any(not w.silent() for w in crowd), 5), "150 MB of unfinished requests find no room in 64 KB more", len(crowd))
     ok(s.p.poll() is None, "the server stands when it gets no more memory", s.log[-5:])
+    ok(wait_for(lambda: s.metrics()["roost_no_memory_total"] > 0) and said(s, "no memory"), "who is refused or closed for want of it is counted, and the log has the reason", s.log[-5:])
     for w in crowd:
         w.close()
     resource.prlimit(s.p.pid, resource.RLIMIT_AS, limits)
