@@ -117,6 +117,20 @@ ok(wait_for(lambda: s.parked() == 1), "the remembered Ping survived the restart"
 s.deliver("after restart")
 equal(h.answer().xml["Status"], "2", "and is woken")
 
+# ---- heartbeats that would end together -----------------------------------------------------------------------
+many = Server(sets=["core.shards=1", "push.expiries_per_second_max=1"])
+phones = [Phone(many, device=f"many{i}").ready() for i in range(5)]
+hanging = [x.hang("Ping", x.ping_body(600)) for x in phones]
+ok(wait_for(lambda: many.parked() == 5), "five phones hang at once")
+rows = many.ctl_json("ping", "list")
+due = sorted(r["due_ms"] for r in rows)
+moved = [r for r in rows if r["due_ms"] < r["since_ms"] + 598500]
+ok(all(b - a >= 1000 for a, b in zip(due, due[2:])) and
+   all(r["since_ms"] + 538000 <= r["due_ms"] <= r["since_ms"] + 600000 for r in rows),
+   "one heartbeat ends in a second, none late, none more than a tenth early", rows)
+equal(many.metrics()["roost_heartbeats_shortened_total"], len(moved), "those moved are counted")
+many.stop()
+
 # ---- explanations -------------------------------------------------------------------------------------------
 a = Phone(s, password="wrong").ping()
 out = s.ctl("why", a.headers["x-request-id"])
