@@ -192,7 +192,7 @@ fuzz-all: deps-lint ## Every fuzz target for S seconds each.
 bench: all ## Every figure of bench/RESULTS.md: tables and JSON lines (bench-NAME: one of them).
 	@$(MAKE) --no-print-directory $(BENCHES)
 	@B=$(B) BIN=$(BIN) ROOST_COMMIT=$(COMMIT) sh bench/run.sh $(BENCH_SCENARIOS)
-BENCH_SCENARIOS := handshake hold wake burst send load day storm commit peers grow
+BENCH_SCENARIOS := handshake hold wake burst send load day storm upgrade commit peers grow
 BENCH_TARGETS := $(BENCH_SCENARIOS:%=bench-%) bench-million bench-soak bench-crash
 .PHONY: $(BENCH_TARGETS)
 $(BENCH_TARGETS): bench-%: all

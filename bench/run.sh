@@ -1,11 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
 # bench/run.sh [NAME...] - the figures of bench/RESULTS.md on this machine (make bench, make bench-NAME):
-# handshake hold wake burst send load day storm commit peers grow; soak (half an hour) and crash, which take
+# handshake hold wake burst send load day storm upgrade commit peers grow; soak (half an hour) and crash, which take
 # 200,000 phones; and million, which is grow to 1,000,000 with all woken and all heartbeats ended at the
 # top. Tables go to the terminal, JSON lines to OUT/NAME.jsonl (million: grow.jsonl), pictures beside them where gnuplot is installed (bench/plot.sh);
 # bench/results.sh makes the tables of RESULTS.md of them.
-# PHONES 20,000; STORM_PHONES 100,000; GROW_PHONES as many as memory carries, at most 1,000,000; PARALLEL
+# PHONES 20,000; STORM_PHONES 100,000 (of upgrade too); GROW_PHONES as many as memory carries, at most 1,000,000; PARALLEL
 # 128 handshakes at a time in a storm; SOAK_PHONES and CRASH_PHONES 200,000, SOAK_SECONDS 1,800, COMPRESS 10;
 # TUNE=--tune for sysctls that do not suffice (of soak and day, probes for 20,000 phones and more).
 # Ends what it started, by process id.
@@ -86,7 +86,7 @@ send() {
 	grep '^{' "$work/send" >"$OUT/send.jsonl"
 }
 
-[ $# -gt 0 ] || set -- handshake hold wake burst send load day storm commit peers grow
+[ $# -gt 0 ] || set -- handshake hold wake burst send load day storm upgrade commit peers grow
 printf '== machine: %s, %s cores, kernel %s\n' \
 	"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r)"
 awk '$1 > 0.5 { print "something else is running here: times will be worse than this machine can do" }' \
@@ -102,6 +102,7 @@ for what in "$@"; do
 		bench "$what" --phones "$PHONES" --rounds "$ROUNDS" --wakes "$WAKES" "$what"
 		;;
 	load) bench load --phones "$PHONES" --wakes "$WAKES" load ;;
+	upgrade) bench upgrade --phones "$STORM_PHONES" --parallel "$PARALLEL" upgrade ;;
 	storm) bench storm --phones "$STORM_PHONES" --users $((STORM_PHONES / 5)) --parallel "$PARALLEL" storm ;;
 	grow) grow ;;
 	million) million ;;

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tools that measure: roost-phone does every verb, and roost-bench's books agree in a day and over a crash."""
+"""The tools that measure: roost-phone does every verb, and roost-bench's books agree in a day, over a crash and
+over upgrades."""
 import json, os, subprocess, sys, tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from eas import *
@@ -50,4 +51,8 @@ code, f, why = bench("-n", "400", "--users", "200", "crash")
 ok(code == 0 and f, "a crash with 400 phones succeeds", why)
 equal((f["crash_lost"]["value"], f["crash_doubled"]["value"], f["crash_told"]["value"], f["crash_woken_after"]["value"]),
       (0, 0, f["crash_told"]["n"], f["crash_told"]["n"]), "mail of before and meanwhile reaches every phone, once")
+code, f, why = bench("-n", "1500", "--upgrades", "3", "--changes", "500", "upgrade")
+ok(code == 0 and f, "three upgrades under 1500 phones while changes come succeed", why)
+equal([f["upgrade_" + n]["value"] for n in ("lost", "missed", "doubled")], [0] * 3, "no connection is lost, no wake missed or doubled")
+ok(f["upgrade_pause"]["value"] > 0 and f["upgrade_commit_to_phone_p50"]["n"] > 1000, "and the pause is told", f)
 done()
