@@ -359,8 +359,9 @@ static void step_done(struct shard_move *m)
 	struct upgrade_run *u = m->arg;
 
 	CHECK(u->waiting > 0);
+	/* Copying has time: connections come and go meanwhile. */
 	if (--u->waiting == 0)
-		later(go_on, 3 * MS);
+		later(go_on, up.step == SHARD_COPY && sim_permille(500) ? 20 * SECOND : 3 * MS);
 }
 
 static void stuck(void *arg, uint64_t step_us)
