@@ -33,6 +33,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
@@ -42,6 +43,7 @@ enum {
 	MACHINE_MS = 30 * 1000,
 	MACHINE_QUIET_MS = 600 * 1000,
 	UNSHARE_MS = 3000,
+	LEAVE_NICE = 10,
 	PRUNE_LOOKS = 200,
 	PRUNE_ROWS = 1000
 };
@@ -50,6 +52,7 @@ struct shard_start {
 	struct running *r;
 	unsigned index;
 	pthread_t thread;
+	pid_t tid;
 	int listeners[LISTENERS_MAX];
 	enum listener_kind kinds[LISTENERS_MAX];
 	const char *texts[LISTENERS_MAX]; /* of the configuration that was in force at the start */
@@ -319,6 +322,7 @@ static void *shard_thread(void *arg)
 	struct shard *s;
 	char name[16];
 
+	st->tid = gettid();
 	snprintf(name, sizeof(name), "shard-%u", st->index);
 	pthread_setname_np(pthread_self(), name);
 	s = shard_new(&r->server, st->index, st->listeners, st->kinds, st->listener_count, st->why,
@@ -856,6 +860,9 @@ void server_leave(struct server **ss)
 
 	*ss = NULL;
 	atomic_store(&s->draining, true);
+	/* Letting go of so many sockets must not keep the new process from its phones. */
+	for (unsigned i = 0; i < s->shard_count; i++)
+		setpriority(PRIO_PROCESS, (id_t)r->starts[i].tid, LEAVE_NICE);
 	upgrade_leave(s, r->upgrade);
 	/* Their sockets and files are the new process' now. */
 	admin_leave(&r->admin);

@@ -43,13 +43,14 @@ enum {
 };
 
 enum message_kind {
-	UP_HELLO = 1, /* a: how many shards, b: see shared_ms; in key.ring, if key.places says how
-		       * many bytes it has: the seed of the ticket keys */
+	UP_HELLO = 1, /* a: how many shards, b: see shared_ms; with it, perhaps, the descriptor of
+		       * memory with the seed of the ticket keys */
 	UP_SOCKET,    /* text: its name; with it the descriptor */
 	UP_ESCROW,    /* a: shard, b: ring; key */
 	UP_GO,
 	UP_READY,       /* format; text: version */
-	UP_STATE,       /* a: shard, b: bytes; with it the descriptor of the memory */
+	UP_STATE,       /* a: shard, b: bytes, 0: none yet; with it the descriptor of the memory,
+			 * unless it came before */
 	UP_MOVED,       /* a: connections in all, b: presence_order */
 	UP_SERVING,     /* a: connections, b: of them parked */
 	UP_FAILED,      /* text: why */
@@ -156,6 +157,7 @@ struct upgrade {
 	unsigned shards;
 	struct shard_move moves[SERVER_SHARDS_MAX];
 	struct handover_escrow *escrows[SERVER_SHARDS_MAX][ESCROWS_MAX];
+	size_t told_room[SERVER_SHARDS_MAX]; /* of the memory that the new process has already */
 	int fd;
 	pid_t pid;
 	bool stuck; /* a shard may still call us back */
@@ -353,15 +355,14 @@ static bool start_program(
 static bool say_hello(struct upgrade *u, const struct upgrade_options *o)
 {
 	struct message hi = {.kind = UP_HELLO, .a = u->shards, .b = o->shared_ms};
-	bool ok;
+	/* (without it phones shake hands in full) */
+	int seed = o->ticket_seed ? handover_memory_new(o->ticket_seed, TLS_TICKET_SEED_BYTES) : -1;
+	bool ok = say(u->fd, &hi, seed);
 
-	_Static_assert(TLS_TICKET_SEED_BYTES <= sizeof(hi.key.ring), "it goes there");
-	if (o->ticket_seed) {
-		hi.key.places = TLS_TICKET_SEED_BYTES;
-		memcpy(hi.key.ring, o->ticket_seed, TLS_TICKET_SEED_BYTES);
-	}
-	ok = say(u->fd, &hi, -1);
-	sodium_memzero(&hi, sizeof(hi));
+	if (!ok && seed >= 0)
+		handover_memory_forget(seed);
+	if (seed >= 0)
+		close(seed);
 	for (size_t i = 0; ok && i < o->sockets->n; i++) {
 		struct message m = {.kind = UP_SOCKET};
 
@@ -541,7 +542,8 @@ static bool copy_ahead(struct server *s, struct upgrade *u, const struct upgrade
 	return true;
 }
 
-/* Where it fails the shard makes it itself, or says why it cannot. */
+/* Mapping it takes time, which there is now. Where it fails the shard makes it itself, or says why it
+ * cannot. */
 static void make_memory(struct upgrade *u)
 {
 	for (unsigned i = 0; i < u->shards; i++) {
@@ -550,6 +552,9 @@ static void make_memory(struct upgrade *u)
 
 		m->memory_room = handover_bytes(m->open + extra, extra);
 		m->memory_fd = handover_memory_make(m->memory_room, &m->memory);
+		if (m->memory_fd >= 0 &&
+			say(u->fd, &(struct message){.kind = UP_STATE, .a = i}, m->memory_fd))
+			u->told_room[i] = m->memory_room;
 	}
 }
 
@@ -584,7 +589,8 @@ static bool send_state(struct server *s, struct upgrade *u, struct upgrade_resul
 				m->moved, strerror(-m->memory_fd));
 			return false;
 		}
-		if (!say(u->fd, &msg, m->memory_fd)) {
+		/* (another one, made by the shard, is larger) */
+		if (!say(u->fd, &msg, m->memory_room == u->told_room[i] ? -1 : m->memory_fd)) {
 			snprintf(why, why_bytes, "the new program does not take the state");
 			return false;
 		}
@@ -758,6 +764,19 @@ static bool hear_within(
 	return false;
 }
 
+static void take_ticket_seed(struct take_over *t, int fd)
+{
+	size_t n = 0;
+	int err;
+	uint8_t *p = handover_memory_map(fd, &n, &err);
+
+	t->has_ticket_seed = p && n == TLS_TICKET_SEED_BYTES;
+	if (t->has_ticket_seed)
+		memcpy(t->ticket_seed, p, TLS_TICKET_SEED_BYTES);
+	handover_memory_wipe(&p, n);
+	close(fd);
+}
+
 static bool hello(struct take_over *t, char *why, size_t why_bytes)
 {
 	struct message m;
@@ -771,9 +790,8 @@ static bool hello(struct take_over *t, char *why, size_t why_bytes)
 	}
 	t->section_count = (unsigned)m.a;
 	t->alone_ms = clock_mono_ms() + m.b;
-	t->has_ticket_seed = m.key.places == TLS_TICKET_SEED_BYTES;
-	memcpy(t->ticket_seed, m.key.ring, TLS_TICKET_SEED_BYTES);
-	sodium_memzero(&m, sizeof(m));
+	if (with >= 0)
+		take_ticket_seed(t, with);
 	t->sections = calloc(t->section_count, sizeof(*t->sections));
 	CHECK(t->sections);
 	for (unsigned i = 0; i < t->section_count; i++)
@@ -893,12 +911,15 @@ static bool take_state(
 	struct section *s = &t->sections[m->a];
 	int err;
 
-	s->p = handover_memory_map(fd, &s->n, &err);
-	if (!s->p) {
-		snprintf(why, why_bytes, "the state cannot be read: %s", strerror(-err));
-		return false;
+	if (fd >= 0) {
+		handover_memory_unmap(&s->p, s->n);
+		s->p = handover_memory_map(fd, &s->n, &err);
+		if (!s->p) {
+			snprintf(why, why_bytes, "the state cannot be read: %s", strerror(-err));
+			return false;
+		}
 	}
-	if (m->b > s->n) {
+	if (!s->p || m->b > s->n) {
 		snprintf(why, why_bytes, "the state is cut off");
 		return false;
 	}
@@ -910,13 +931,13 @@ static bool take_state(
 static int take_message(struct take_over *t, const struct message *m, int with,
 	struct credentials *credentials, char *why, size_t why_bytes)
 {
-	bool of_shard = m->a < t->section_count && with >= 0;
+	bool of_shard = m->a < t->section_count;
 
 	if (m->kind == UP_CREDENTIALS && with >= 0) {
 		take_credentials(with, credentials);
 		return 1;
 	}
-	if (m->kind == UP_COPIED && of_shard)
+	if (m->kind == UP_COPIED && of_shard && with >= 0)
 		return take_copied(t, m, with, why, why_bytes) ? 1 : -1;
 	if (m->kind == UP_COPIED_ALL) {
 		if (!all_pulled(t, why, why_bytes))
@@ -924,7 +945,7 @@ static int take_message(struct take_over *t, const struct message *m, int with,
 		say_kind(t->fd, UP_COPIED_ALL, 0, 0);
 		return 1;
 	}
-	if (m->kind == UP_STATE && of_shard && !t->sections[m->a].p)
+	if (m->kind == UP_STATE && of_shard && !t->sections[m->a].used)
 		return take_state(t, m, with, why, why_bytes) ? 1 : -1;
 	if (m->kind == UP_MOVED) {
 		t->expected = m->a;
@@ -1045,7 +1066,7 @@ bool take_over_import(
 	for (unsigned i = index; i < t->section_count; i += shards) {
 		struct section *s = &t->sections[i];
 
-		if (s->p && !handover_open(&s->reader, bytes_of(s->p, s->used), why, why_bytes))
+		if (s->used && !handover_open(&s->reader, bytes_of(s->p, s->used), why, why_bytes))
 			return false;
 	}
 	for (unsigned i = index; i < t->section_count; i += shards) {

@@ -141,6 +141,8 @@ ok(code == 0, "the upgrade is done", r)
 equal(r["parked"] if code == 0 else r, len(wires) + 2, "every hanging request was taken over")
 ok(code == 0 and r["connections"] >= len(wires) + 4, "and so were idle connections", r)
 ok(s.pid() == r["pid"] != before, "another process serves", (s.pid(), before, r))
+ok(code == 0 and 0 < r["export_ms"] < r["pause_ms"] and abs(r["export_ms"] + r["restore_ms"] - r["pause_ms"]) < 1,
+   "the pause and its parts are told", r)
 equal(s.parked(), len(wires) + 2, "and counts them")
 ok(all(silent(w) for w in wires), "no phone has heard anything")
 half.c.sendall(half.rest)
