@@ -113,11 +113,15 @@ table(["", "server CPU each", "per second (both ends, all cores)"];
 	["tls12_handshake_full", "TLS 1.2, full"], ["tls12_handshake_resumed", "TLS 1.2, resumed"]] |
 	map([.[1], ($f[.[0] + "_cpu"] | time), ($f[.[0] + "_rate"] | num)]))'
 
-section day 'A day, compressed in time' '
-origin, "",
-table(["\($r.s.phones | num) phones: \($r.note.day_cpu // "")", ""];
-	[$f | to_entries[] | [(.key | ltrimstr("day_") | gsub("_"; " ")),
-		if $r.u[.key] == "us" then .value | time else (.value | num) + " " + $r.u[.key] end]])'
+every='def every($name; $of): table(["\($r.s.phones | num) phones: \($r.note[$name + $of] // "")", ""];
+	[$f | to_entries[] | [(.key | ltrimstr($name + "_") | gsub("_"; " ")),
+		if $r.u[.key] == "us" then .value | time else (.value | num) + " " + $r.u[.key] end]]);'
+section day 'A day, compressed in time' "$every"'
+origin, "", every("day"; "_cpu")'
+section soak 'Half an hour of steady life' "$every"'
+origin, "", every("soak"; "_cpu")'
+section crash 'kill -9 with all phones hanging' "$every"'
+origin, "", every("crash"; "_recovery")'
 
 section send 'The floor under a burst: bare sends' '
 "`make bench-send` (commit " + (.c // "?") + ")", "",
