@@ -13,6 +13,7 @@ enum { BURST_BATCH = 256, MAIL_BATCH = 4096 }; /* changes per transaction; mails
 struct burst {
 	struct bench *b;
 	bool list;           /* one mail to all */
+	uint32_t per;        /* changes at a time */
 	uint32_t *users;     /* all of them, in order */
 	uint64_t *commit_ns; /* per user */
 	uint64_t *took;      /* per phone */
@@ -58,6 +59,9 @@ static bool commit_all(struct burst *u)
 	/* Over its connections at once. */
 	if (u->list && b->mailer)
 		per = MAIL_BATCH > per ? MAIL_BATCH / per * per : per;
+	if (per > b->unanswered_max)
+		per = b->unanswered_max;
+	u->per = per;
 	u->first_ns = clock_mono_ns();
 	for (uint32_t i = 0; i < b->users && !bench_interrupted; i += per) {
 		uint32_t k = b->users - i < per ? b->users - i : per;
@@ -71,8 +75,8 @@ static bool commit_all(struct burst *u)
 			if (!u->first_commit_ns || u->commit_ns[i + j] < u->first_commit_ns)
 				u->first_commit_ns = u->commit_ns[i + j];
 		bench_progress("burst: %u of %u changes committed", i + k, b->users);
-		if (committed > BENCH_UNANSWERED_MAX &&
-			!wait_answered(b, committed - BENCH_UNANSWERED_MAX, &s))
+		if (committed > b->unanswered_max &&
+			!wait_answered(b, committed - b->unanswered_max, &s))
 			return bench_failed(b, "only %u of %u phones were woken: %s", s.answered,
 				committed, s.why);
 	}
@@ -132,13 +136,11 @@ static void show(struct burst *u, uint64_t cpu_ns)
 	figure(b, name, (double)(u->last_ns - u->first_ns) / 1e6, "ms", b->phones,
 		"first write begun to last phone woken; %s %u%s, %u at a time",
 		u->list ? "one mail to" : "one each for", b->users, b->mailer ? " by mail" : "",
-		u->list     ? b->list_max
-		: b->mailer ? MAIL_BATCH
-			    : BURST_BATCH);
+		u->list && b->list_max < u->per ? b->list_max : u->per);
 	snprintf(name, sizeof(name), "%s_commits", kind);
 	figure(b, name, (double)(u->delivered_ns - u->first_ns) / 1e6, "ms", b->users,
 		"of that: making the changes, by this program%s",
-		b->phones > BENCH_UNANSWERED_MAX ? ", which waits for the phones" : "");
+		b->phones > b->unanswered_max ? ", which waits for the phones" : "");
 	snprintf(name, sizeof(name), "%s_wake_rate", kind);
 	figure(b, name, b->phones / ((double)(u->last_ns - begin_ns) / 1e9), "wakes/s", b->phones,
 		"from the first %s to the last phone; changes and 1 client on this machine", of);

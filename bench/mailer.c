@@ -315,7 +315,7 @@ static bool link_answers(struct mailer *m, struct link *l)
 			continue;
 		if (l->awaited == 0)
 			return failed(m, "an answer that nobody asked for", line);
-		if (!answered_step(m, l, atoi(line), line))
+		if (!answered_step(m, l, (int)strtol(line, NULL, 10), line))
 			return false;
 	}
 	if (l->in_at == l->in.n)

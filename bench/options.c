@@ -89,6 +89,9 @@ static const char usage[] =
 	"                           --mail TO)\n"
 	"      --subscribers URL    with --poll: a page that says \"subscribers: N\", how many "
 	"hang\n"
+	"      --unanswered N       burst: phones that may wait for their answer at a time "
+	"(default "
+	"50000)\n"
 	"      --rest MS            burst: pause before each round (default 300)\n"
 	"      --resume             handshakes of the phones resume a session\n"
 	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
@@ -152,6 +155,7 @@ enum {
 	OPT_MAIL,
 	OPT_LIST,
 	OPT_REST,
+	OPT_UNANSWERED,
 	OPT_SUBSCRIBERS,
 };
 
@@ -187,6 +191,7 @@ static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
 	{"protocol-version", required_argument, NULL, OPT_PROTOCOL_VERSION},
 	{"mail", required_argument, NULL, OPT_MAIL}, {"list", required_argument, NULL, OPT_LIST},
 	{"rest", required_argument, NULL, OPT_REST},
+	{"unanswered", required_argument, NULL, OPT_UNANSWERED},
 	{"subscribers", required_argument, NULL, OPT_SUBSCRIBERS},
 	{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 
@@ -423,6 +428,9 @@ void bench_options(struct bench *b, int argc, char **argv)
 				die("--subscribers: %s", why);
 			if (b->subscribers_url.tls)
 				die("--subscribers: http:// only");
+			break;
+		case OPT_UNANSWERED:
+			b->unanswered_max = number("unanswered", optarg, 1, 4000000);
 			break;
 		case OPT_REST:
 			b->rest_ms = number("rest", optarg, 0, 600000);

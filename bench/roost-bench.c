@@ -65,6 +65,7 @@ int main(int argc, char **argv)
 		.reconnects_per_s = 500,
 		.protocol_version = 141,
 		.list_max = 1000,
+		.unanswered_max = BENCH_UNANSWERED_MAX,
 	};
 	struct bench *b = &bench;
 	struct sigaction sa = {.sa_handler = on_signal};

@@ -40,8 +40,9 @@ struct bench {
 	const char *mail;                      /* to where changes go by mail; NULL: another way */
 	bool mail_own;                         /* to the LMTP listener of the spawned server */
 	char mail_own_set[300], mail_own_to[300];
-	uint32_t list_max;    /* recipients of one mail to a list */
-	int protocol_version; /* of ActiveSync, times ten */
+	uint32_t unanswered_max; /* of burst: phones that wait for their answer at a time */
+	uint32_t list_max;       /* recipients of one mail to a list */
+	int protocol_version;    /* of ActiveSync, times ten */
 	const char *sets[SETS_MAX + 1];
 	size_t set_count;
 	uint32_t compress, day_s;
