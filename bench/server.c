@@ -116,10 +116,23 @@ static void day_settings(struct bench *b)
 	snprintf(b->idle_set, sizeof(b->idle_set), "http.keepalive_timeout_s=%u", b->times.idle_s);
 	set_unless(b, b->keepalive_set);
 	set_unless(b, b->idle_set);
-	if (!b->times.keepalive_s)
+	if (!b->times.keepalive_s && !machine_carries_keepalive(b->phones))
 		bench_note("net.core.netdev_max_backlog is too small for keepalive probes of %u "
 			   "connections over loopback: without them (--tune raises it)",
 			b->phones);
+}
+
+/* What the command line says, or that. */
+static uint32_t set_number(const struct bench *b, const char *key, uint32_t otherwise)
+{
+	size_t n = strlen(key);
+	uint64_t v;
+
+	for (size_t i = 0; i < b->set_count; i++)
+		if (strncmp(b->sets[i], key, n) == 0 && b->sets[i][n] == '=' &&
+			bytes_to_u64(bytes_str(b->sets[i] + n + 1), 86400, &v))
+			otherwise = (uint32_t)v;
+	return otherwise;
 }
 
 static void day_times(struct bench *b)
@@ -133,8 +146,12 @@ static void day_times(struct bench *b)
 		.idle_s = 300 / c > 5 ? 300 / c : 5,
 		.away_s = 20 * 60 / c,
 	};
-	if (b->spawn && machine_carries_keepalive(b->phones))
-		t->keepalive_s = keepalive_s;
+	if (!machine_carries_keepalive(b->phones))
+		keepalive_s = 0;
+	if (b->spawn) {
+		t->keepalive_s = set_number(b, "http.tcp_keepalive_s", keepalive_s);
+		t->idle_s = set_number(b, "http.keepalive_timeout_s", t->idle_s);
+	}
 	/* Six probes an eighth of it apart, at least a second. With an answer on its way there are no
 	 * probes, but then it is idle. */
 	t->dead_s = t->keepalive_s ? t->keepalive_s * 2 + 6 : t->heartbeat_max_s;
