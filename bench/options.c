@@ -341,7 +341,7 @@ void bench_options(struct bench *b, int argc, char **argv)
 			b->visits = number("visits", optarg, 1, 10000000);
 			break;
 		case OPT_UPGRADES:
-			b->upgrades = number("upgrades", optarg, 1, 1000);
+			b->upgrades = number("upgrades", optarg, 1, ROUNDS_MAX);
 			break;
 		case OPT_EXPIRIES:
 			b->expiries_per_s = number("expiries", optarg, 1, 1000000);

@@ -65,6 +65,20 @@ table(["hanging Pings", "commit to wire p50", "p99", "commit to phone p50", "p99
 	["server CPU for the end of a heartbeat and the next Ping", ($f.expire_cpu | time)],
 	["computed from that: heartbeats of 30 minutes, % of a core", ($f.expire_cpu_at_30_min | num)]]) else empty end)'
 
+section upgrade 'Upgrades in a row under load' '
+origin, "",
+table(["\($r.s.phones | num) phones, \($r.r.upgrade_pauses | length) upgrades", ""];
+	[["pause, ms: median, each", ($f.upgrade_pause | num) + "; " + ($r.r.upgrade_pauses | map(.[1] | num) | join(", "))],
+	["of that in the old process, in the new one (medians)", ($f.upgrade_export | num) + ", " + ($f.upgrade_restore | num)],
+	["before it: nothing new begun, ms", ($f.upgrade_quiet | num)],
+	["before that: sockets copied while everything goes on, ms", ($f.upgrade_copy | num)],
+	["connections lost", ($f.upgrade_lost | num)], ["changes missed", ($f.upgrade_missed | num)],
+	["answers doubled", ($f.upgrade_doubled | num)],
+	["commit to phone, all the time: p50", ($f.upgrade_commit_to_phone_p50 | time)],
+	["p99", ($f.upgrade_commit_to_phone_p99 | time)], ["worst, ms", ($f.upgrade_worst | num)],
+	["memory of both processes at its most, MB", ($f.upgrade_memory | num)],
+	["fall of MemAvailable at its most, MB", ($f.upgrade_available_fall | num)]])'
+
 section storm 'Storm: all phones but 1 % reset at once and come back' '
 def two($name): [$f["storm_full_" + $name], $f["storm_resumed_" + $name]];
 origin, "",

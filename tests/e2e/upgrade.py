@@ -278,6 +278,7 @@ fails("a program that hangs", "#!/bin/sh\nexec sleep 60\n", "not ready within 4 
 fails("a program that is no program", "no program\n", "cannot start")
 fails("another format", TALKER + "say(5, 99, b'9.9')\ntime.sleep(60)\n", "format 99")
 fails("a refusal", TALKER + "say(9, 2, b'not today')\ntime.sleep(60)\n", "not today")
+fails("an end with copies of the sockets in hand", TALKER + "say(5)\nwhile hear() != 11:\n    pass\nos._exit(4)\n", "exit code 4")
 fails("a crash with the state in hand", TALKER + "say(5)\n" + TAKE + "os.kill(os.getpid(), 11)\n", "signal 11")
 fails("a closed hand-over", TALKER + "say(5)\n" + TAKE + "os._exit(3)\n", "exit code 3")
 ok(any("goes on serving" in l for l in s.log), "the log says so")
@@ -337,6 +338,15 @@ for shards in (1, 4, 2):
     equal([v.post("FolderSync", FOLDER_SYNC_0).status for v in visitors], [200] * 8, "and newcomers come in")
     for v in visitors:
         v.close()
+configure("core {\n shards = 8\n connections_max = 16\n}\npolicy { require = false }\n")
+ok(park_all(), "phones are parked")
+pid = s.pid()
+code, r = s.upgrade()
+ok(code == 1 and "no room" in r and s.pid() == pid and s.parked() == len(wires) and all(silent(w) for w in wires),
+   "a new program with room for two connections in each shard takes none", r)
+for u in USERS:
+    touch(u)
+equal([ping_status(w.answer(10)) for w in wires], ["2"] * len(wires), "and phones are woken by the old one")
 configure("policy {\n require = false\n password_length_min = 6\n}\n")
 ok(park_all(), "phones are parked")
 code, r = s.upgrade()
