@@ -37,6 +37,7 @@ enum {
 	ROOM_LEAST = 1024,  /* and so many in any case */
 	SERVING_MS = 30000, /* the new process has the state: it takes what it takes */
 	LOOK_MS = 200,
+	LAST_WORD_MS = 1000,
 	SEND_S = 10,
 	ESCROWS_MAX = 512,
 	ARGUMENTS_MAX = 1024,
@@ -477,10 +478,23 @@ static void send_credentials(struct server *s, struct upgrade *u)
 	close(fd);
 }
 
+/* It does not take what we say: most likely it has ended, and says so, or its exit code does. */
+static bool not_taken(
+	struct upgrade *u, const struct upgrade_options *o, char *why, size_t why_bytes)
+{
+	struct message m;
+
+	/* (nobody ever answers that) */
+	if (wait_for(u, UP_GO, LAST_WORD_MS, o, &m, why, why_bytes))
+		snprintf(why, why_bytes, "the new program speaks out of turn");
+	return false;
+}
+
 /* ---- sockets ahead of everything ---- */
 
 /* Tells of the sockets that the last step copied. */
-static bool send_copied(struct upgrade *u, bool hurry, char *why, size_t why_bytes)
+static bool send_copied(
+	struct upgrade *u, const struct upgrade_options *o, bool hurry, char *why, size_t why_bytes)
 {
 	for (unsigned i = 0; i < u->shards; i++) {
 		struct buf *b = &u->moves[i].copied;
@@ -501,10 +515,8 @@ static bool send_copied(struct upgrade *u, bool hurry, char *why, size_t why_byt
 		}
 		ok = say(u->fd, &m, fd);
 		close(fd);
-		if (!ok) {
-			snprintf(why, why_bytes, "the new program does not take the sockets");
-			return false;
-		}
+		if (!ok)
+			return not_taken(u, o, why, why_bytes);
 	}
 	return true;
 }
@@ -533,7 +545,7 @@ static bool copy_ahead(struct server *s, struct upgrade *u, const struct upgrade
 			return false;
 		}
 		n = copied(u);
-		if (!send_copied(u, false, why, why_bytes))
+		if (!send_copied(u, o, false, why, why_bytes))
 			return false;
 		say_kind(u->fd, UP_COPIED_ALL, 0, 0);
 		if (!wait_for(u, UP_COPIED_ALL, COPY_MS, o, &m, why, why_bytes))
@@ -574,8 +586,8 @@ static bool all_exported(const struct upgrade *u, char *why, size_t why_bytes)
 	return true;
 }
 
-static bool send_state(struct server *s, struct upgrade *u, struct upgrade_result *out, char *why,
-	size_t why_bytes)
+static bool send_state(struct server *s, struct upgrade *u, const struct upgrade_options *o,
+	struct upgrade_result *out, char *why, size_t why_bytes)
 {
 	for (unsigned i = 0; i < u->shards; i++) {
 		struct shard_move *m = &u->moves[i];
@@ -590,17 +602,14 @@ static bool send_state(struct server *s, struct upgrade *u, struct upgrade_resul
 			return false;
 		}
 		/* (another one, made by the shard, is larger) */
-		if (!say(u->fd, &msg, m->memory_room == u->told_room[i] ? -1 : m->memory_fd)) {
-			snprintf(why, why_bytes, "the new program does not take the state");
-			return false;
-		}
+		if (!say(u->fd, &msg, m->memory_room == u->told_room[i] ? -1 : m->memory_fd))
+			return not_taken(u, o, why, why_bytes);
 		out->connections += m->moved;
 		out->parked += m->parked;
 	}
 	if (say_kind(u->fd, UP_MOVED, out->connections, presence_order(s->presence)))
 		return true;
-	snprintf(why, why_bytes, "the new program does not take the state");
-	return false;
+	return not_taken(u, o, why, why_bytes);
 }
 
 static uint64_t now_us(void)
@@ -666,8 +675,8 @@ bool upgrade_hand_over(struct server *s, const struct upgrade_options *o, struct
 		goto out;
 	}
 	exported_us = now_us();
-	if (!all_exported(u, why, why_bytes) || !send_copied(u, true, why, why_bytes) ||
-		!send_state(s, u, out, why, why_bytes) ||
+	if (!all_exported(u, why, why_bytes) || !send_copied(u, o, true, why, why_bytes) ||
+		!send_state(s, u, o, out, why, why_bytes) ||
 		!wait_for(u, UP_SERVING, SERVING_MS, o, &m, why, why_bytes))
 		goto out;
 	out->pause_us = (uint32_t)(now_us() - frozen_us);
