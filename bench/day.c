@@ -83,8 +83,10 @@ static bool deliver(struct day *d, uint64_t due)
 	for (int tries = 0; d->mails + n < due && n < BATCH && tries < 4 * BATCH; tries++) {
 		uint32_t user = bench_random_below(b->users);
 
-		/* One at a time, so that it is clear which mail an answer is for. */
-		if (d->pending[user].commit_ns)
+		/* One at a time, so that it is clear which mail an answer is for; and none that the
+		 * phone's own Sync would bring. */
+		if (d->pending[user].commit_ns ||
+			(!b->mailroom && fleet_came_ns(b->fleet, user) != 0))
 			continue;
 		d->pending[user].commit_ns = 1;
 		users[n++] = user;

@@ -184,7 +184,9 @@ static void ask(struct fleet *f, uint32_t i)
 	}
 	phone_request(&who, command, buf_bytes(&f->document), &f->request);
 	CHECK(!f->request.failed);
-	atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
+	/* With `sync` not before the Ping: mail that comes while it syncs would wake nobody. */
+	if (p->state == STATE_PING || !f->o.sync)
+		atomic_store_explicit(&p->came_ns, 0, memory_order_relaxed);
 	client_request(f->client, i, buf_bytes(&f->request), timeout_s);
 }
 

@@ -202,7 +202,7 @@ nginx_idle() {
 # hibernated ones), hibernation after the least time there is, imap processes that serve one client after the
 # other (many at a time cost less CPU, but block each other: with 50, a burst of 4,000 made imap-hibernate time
 # out and connections were lost), gone two seconds after they were needed, "still here" as seldom as possible.
-# In bursts 200 mails at a time wait for their phones.
+# In bursts 100 mails at a time wait for their phones.
 # process_limit x client_limit of imap-login and imap-hibernate leave room for an uneven share.
 dovecot_conf() {
 	cat <<END
@@ -248,7 +248,7 @@ service imap-login {
 service imap {
   service_count = 0
   process_min_avail = 4
-  process_limit = 1000
+  process_limit = 2000
   idle_kill = 2s
   unix_listener imap-master {
     user = dovecot
@@ -304,7 +304,7 @@ dovecot_idle() {
 	start "$work/run/master.pid" dovecot -F -c "$work/dovecot.conf"
 	# The pause lets all of them hibernate again.
 	bench dovecot --url "imaps://127.0.0.1:$tls" --pid "$server" --mail "lmtp://127.0.0.1:$lmtp" \
-		--rest 5000 --unanswered 200 hold wake burst || tail -n 5 "$work/dovecot.log" >&2
+		--rest 5000 --unanswered 100 hold wake burst || tail -n 5 "$work/dovecot.log" >&2
 	grep -E 'Warning|Error|Panic|Fatal' "$work/dovecot.log" | cut -c 1-200 | head -n 5 >&2
 	stop
 	if [ -n "$instances_before" ]; then
