@@ -55,6 +55,12 @@ static uint64_t tie_us(void)
 	return TIE_US + world.start_slack_us;
 }
 
+/* Its place in the order is that of when it can be read. */
+static uint64_t read_us(const struct request *r)
+{
+	return after(&world.held, r->turn_us, START_US);
+}
+
 /* Did a request arrive that is newer, or that came so close that it may count as newer? */
 static bool superseded(const struct request *r)
 {
@@ -62,7 +68,7 @@ static bool superseded(const struct request *r)
 		if (o->sent_us + 600ull * SECOND < r->sent_us)
 			return false;
 		/* (A pipelined one comes to the server's notice when those before it are done.) */
-		if (o == r || !o->hangs || !o->turn_us || o->turn_us + tie_us() < r->turn_us)
+		if (o == r || !o->hangs || !o->turn_us || read_us(o) + tie_us() < r->turn_us)
 			continue;
 		if (o->order && r->order && o->order < r->order)
 			continue;

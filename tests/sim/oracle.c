@@ -369,7 +369,8 @@ void newest(struct request *r)
 		}
 		if (o->parked_us && r->parked_us)
 			must_end(o->order < r->order ? o : r, CAUSE_SUPERSEDED);
-		else if (o->parked_us && o->turn_us + TIE_US < r->turn_us)
+		else if (o->parked_us &&
+			 after(&world.held, o->turn_us, START_US) + TIE_US < r->turn_us)
 			must_end(o, CAUSE_SUPERSEDED);
 	}
 }
