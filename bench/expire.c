@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Heartbeats that run out: every phone's Ping must be answered with status 1 at its time, and asked
  * again. Phones have heartbeats of their own, spread so that not more than --expiries end in a
- * second at first. Over when each phone has seen one. */
+ * second at first, and half as many again when the short ones end a second time. Over when each phone has seen one. */
 #include "bench/scenario.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
@@ -31,7 +31,7 @@ static void spread(struct expire *e)
 	const struct bench *b = e->b;
 	uint32_t width = b->phones / b->expiries_per_s + 1;
 
-	e->least_s = width / 4 > LEAST_S ? width / 4 : LEAST_S;
+	e->least_s = width / 2 > LEAST_S ? width / 2 : LEAST_S;
 	e->most_s = e->least_s + width < MOST_S ? e->least_s + width : MOST_S;
 }
 

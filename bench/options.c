@@ -76,7 +76,7 @@ static const char usage[] =
 	"      --wakes N            of scenario wake, and of each step of grow (default 1000)\n"
 	"      --visits N           of scenario handshake (default 2000)\n"
 	"      --expiries N         of scenario expire: heartbeats that end in a second (default "
-	"4000)\n"
+	"3000)\n"
 	"      --parallel N         connections shaking hands at a time (default 64)\n"
 	"      --rounds N           of burst and handshake; medians are shown (default 3)\n"
 	"      --idle S             seconds to watch the idle server (default 10)\n"

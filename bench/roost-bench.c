@@ -54,7 +54,7 @@ int main(int argc, char **argv)
 		.wakes = 1000,
 		.visits = 2000,
 		.parallel = 64,
-		.expiries_per_s = 4000,
+		.expiries_per_s = 3000,
 		.upgrades = 10,
 		.rounds = 3,
 		.idle_s = 10,

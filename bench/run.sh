@@ -5,7 +5,7 @@
 # 200,000 phones; and million, which is grow to 1,000,000 with all woken and all heartbeats ended at the
 # top. Tables go to the terminal, JSON lines to OUT/NAME.jsonl (million: grow.jsonl), pictures beside them where gnuplot is installed (bench/plot.sh);
 # bench/results.sh makes the tables of RESULTS.md of them.
-# PHONES 20,000; STORM_PHONES 100,000 (of upgrade too); GROW_PHONES as many as memory carries, at most 1,000,000; PARALLEL
+# PHONES 20,000; STORM_PHONES 100,000 (of upgrade too); GROW_PHONES as many as memory carries, at most 1,000,000 (300,000 without TUNE); PARALLEL
 # 128 handshakes at a time in a storm; SOAK_PHONES and CRASH_PHONES 200,000, SOAK_SECONDS 1,800, COMPRESS 10;
 # TUNE=--tune for sysctls that do not suffice (of soak and day, probes for 20,000 phones and more).
 # Ends what it started, by process id.
@@ -55,6 +55,8 @@ bench() { # what options...
 grow() {
 	fits=$(awk '/^MemAvailable:/ { print int(($2 / 10 - 50000) / 1000) * 1000 }' /proc/meminfo)
 	[ "$fits" -lt 1000000 ] || fits=1000000
+	# More need a sysctl raised.
+	[ -n "$tune" ] || [ "$fits" -lt 300000 ] || fits=300000
 	n=${GROW_PHONES:-$fits}
 	bench grow --phones "$n" --users $((n / 5)) --parallel 128 --wakes "$WAKES" grow
 }

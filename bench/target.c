@@ -24,7 +24,6 @@ enum { READY_S = 30, STOP_S = 30, ARGS_MAX = 64, PAGE_BYTES_MAX = 4 << 20 };
 /* measurements.md 6: both ends of a parked connection, kernel and user. */
 enum { BYTES_BOTH_ENDS = 9800, BYTES_ONE_END = 4900, BYTES_AT_LEAST = 256 << 20 };
 
-#define BACKLOG    "/proc/sys/net/core/netdev_max_backlog"
 #define TCP_MEM    "/proc/sys/net/ipv4/tcp_mem"
 #define PORT_RANGE "/proc/sys/net/ipv4/ip_local_port_range"
 #define BACKLOG    "/proc/sys/net/core/netdev_max_backlog"
@@ -666,11 +665,10 @@ static uint64_t tcp_pages(const struct machine_need *need)
 	return (uint64_t)need->at_once * (need->both_ends ? 2 : 1) + need->phones / 64 + 4096;
 }
 
-/* Packets of loopback under way at a time: README.md, "A million phones on one machine". Up to 300,000
- * connections none was seen to be lost. */
-static uint64_t backlog_needed(const struct machine_need *need)
+/* README.md, "A million phones on one machine". Up to 300,000 connections none was seen to be lost. */
+static bool backlog_must_do(const struct machine_need *need)
 {
-	return need->both_ends && need->phones > 300000 ? need->phones / 2 : 0;
+	return need->both_ends && need->phones > 300000;
 }
 
 bool machine_suffices(const struct machine_need *need, FILE *to)
@@ -709,11 +707,11 @@ bool machine_suffices(const struct machine_need *need, FILE *to)
 	tcp_ok = bytes < max;
 	fprintf(to, "tcp_mem: about %llu pages needed at a time, %llu there: %s\n", bytes, max,
 		verdict(tcp_ok));
-	max = file_number(BACKLOG, 0, UINT64_MAX);
-	backlog_ok = max >= backlog_needed(need);
-	if (backlog_needed(need))
-		fprintf(to, "netdev_max_backlog: %llu packets needed, %llu there: %s\n",
-			(unsigned long long)backlog_needed(need), max, verdict(backlog_ok));
+	backlog_ok = !backlog_must_do(need) || machine_carries_keepalive(need->phones);
+	if (backlog_must_do(need))
+		fprintf(to, "netdev_max_backlog: %u packets needed, %llu there: %s\n",
+			need->phones / 8, (unsigned long long)file_number(BACKLOG, 0, 0),
+			verdict(backlog_ok));
 	return memory_ok && ports_ok && files_ok && tcp_ok && backlog_ok;
 }
 
@@ -786,12 +784,9 @@ bool machine_tune(const struct machine_need *need, FILE *to)
 	if (need->per_source * 5 / 2 >
 		file_number(PORT_RANGE, 1, 60999) - file_number(PORT_RANGE, 0, 32768))
 		ok = tune(PORT_RANGE, "16384 60999", to) && ok;
-	if (need->keepalive && !machine_carries_keepalive(need->phones)) {
+	if ((need->keepalive || backlog_must_do(need)) &&
+		!machine_carries_keepalive(need->phones)) {
 		snprintf(value, sizeof(value), "%u", need->phones / 4);
-		ok = tune(BACKLOG, value, to) && ok;
-	}
-	if (file_number(BACKLOG, 0, UINT64_MAX) < backlog_needed(need)) {
-		snprintf(value, sizeof(value), "%llu", (unsigned long long)backlog_needed(need));
 		ok = tune(BACKLOG, value, to) && ok;
 	}
 	if (need->at_once > 64 && file_number("/proc/sys/net/core/somaxconn", 0, 0) < 4096)
