@@ -7,7 +7,7 @@
 # bench/results.sh makes the tables of RESULTS.md of them.
 # PHONES 20,000; STORM_PHONES 100,000 (of upgrade too); GROW_PHONES as many as memory carries, at most 1,000,000 (300,000 without TUNE); PARALLEL
 # 128 handshakes at a time in a storm; SOAK_PHONES and CRASH_PHONES 200,000, SOAK_SECONDS 1,800, COMPRESS 10;
-# TUNE=--tune for sysctls that do not suffice (of soak and day, probes for 20,000 phones and more).
+# TUNE=yes raises sysctls that do not suffice (as above 300,000 phones; of soak and day from 20,000) and puts them back.
 # Ends what it started, by process id.
 set -u
 B=${B:-build/gcc} BIN=${BIN:-bin}
@@ -16,8 +16,7 @@ PHONES=${PHONES:-20000} ROUNDS=${ROUNDS:-3} VISITS=${VISITS:-3000} WAKES=${WAKES
 STORM_PHONES=${STORM_PHONES:-100000} PARALLEL=${PARALLEL:-128} TUNE=${TUNE:-}
 SOAK_PHONES=${SOAK_PHONES:-200000} SOAK_SECONDS=${SOAK_SECONDS:-1800} COMPRESS=${COMPRESS:-10}
 CRASH_PHONES=${CRASH_PHONES:-200000} SECONDS_EACH=${SECONDS_EACH:-5}
-tune=
-[ "${TUNE:-no}" = no ] || tune=--tune
+[ -z "$TUNE" ] || TUNE=--tune
 export LC_ALL=C
 mkdir -p "$OUT" || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/roost-benchrun.XXXXXX") || exit 1
@@ -48,7 +47,7 @@ bench() { # what options...
 	shift
 	: >"$OUT/$name.jsonl"
 	step "$name: roost-bench --spawn $*"
-	run "$BIN/roost-bench" --spawn $tune --json "$OUT/$name.jsonl" "$@"
+	run "$BIN/roost-bench" --spawn $TUNE --json "$OUT/$name.jsonl" "$@"
 }
 
 # 5 phones an account, so that the store is filled within seconds; 10 KB of memory for both ends of each.
@@ -56,7 +55,7 @@ grow() {
 	fits=$(awk '/^MemAvailable:/ { print int(($2 / 10 - 50000) / 1000) * 1000 }' /proc/meminfo)
 	[ "$fits" -lt 1000000 ] || fits=1000000
 	# More need a sysctl raised.
-	[ -n "$tune" ] || [ "$fits" -lt 300000 ] || fits=300000
+	[ -n "$TUNE" ] || [ "$fits" -lt 300000 ] || fits=300000
 	n=${GROW_PHONES:-$fits}
 	bench grow --phones "$n" --users $((n / 5)) --parallel 128 --wakes "$WAKES" grow
 }
@@ -108,15 +107,14 @@ for what in "$@"; do
 	storm) bench storm --phones "$STORM_PHONES" --users $((STORM_PHONES / 5)) --parallel "$PARALLEL" storm ;;
 	grow) grow ;;
 	million) million ;;
-	# (TUNE is one option or none.)
-	day) bench day --phones "$PHONES" $TUNE day ;;
+	day) bench day --phones "$PHONES" day ;;
 	soak)
 		bench soak --phones "$SOAK_PHONES" --seconds "$SOAK_SECONDS" --compress "$COMPRESS" \
-			--parallel "$PARALLEL" $TUNE soak
+			--parallel "$PARALLEL" soak
 		;;
 	crash)
 		bench crash --phones "$CRASH_PHONES" --users $((CRASH_PHONES / 5)) --parallel "$PARALLEL" \
-			$TUNE crash
+			crash
 		;;
 	commit) commit ;;
 	send) send ;;
