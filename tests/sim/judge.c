@@ -154,7 +154,8 @@ static void judge_changes(struct request *r)
 				f->rows[k].add_seq > pos && f->rows[k].add_origin != device &&
 				f->rows[k].add_us < first)
 				first = f->rows[k].add_us;
-		if (!news || r->expects_continue)
+		/* (a late Sync with an old key makes old what this one was compared with) */
+		if (!news || r->expects_continue || r->phone->stray_us >= r->turn_us)
 			continue;
 		if (!r->parked_us || (first != UINT64_MAX && first + WAKE_US < sim_now_us))
 			sim_fail(r->phone, NULL,
