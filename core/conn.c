@@ -613,6 +613,7 @@ bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n
 		memcpy(w->data, plain, n);
 		w->n = (uint32_t)n;
 	}
+	w->committed_ns = 0;
 	s->wake_of[slot] = w;
 	s->wakes_out++;
 	s->wakes_unsent = true;
@@ -629,6 +630,9 @@ void conn_sent(struct shard *s, uint32_t slot, int err)
 	struct active *a = c->active;
 
 	c->flags &= (uint8_t)~CONN_SENDING;
+	if (!err && s->wake_of[slot] && s->wake_of[slot]->committed_ns)
+		metric_observe_ns(
+			H_WAKE, loop_now_ns(s->loop) - s->wake_of[slot]->committed_ns);
 	return_wake_buffer(s, slot);
 	if (err) {
 		close_gone(s, slot, err);

@@ -403,7 +403,9 @@ static bool finish(struct shard *s, uint32_t slot)
 	}
 	if (why == WAKE_CHANGE && copy.woken_seq) {
 		committed_ns = db_commit_time_ns(s->server->db, copy.woken_seq);
-		if (committed_ns)
+		if (committed_ns && small)
+			s->wake_of[slot]->committed_ns = committed_ns; /* seen when it is sent */
+		else if (committed_ns)
 			metric_observe_ns(H_WAKE, loop_now_ns(s->loop) - committed_ns);
 	}
 	METRIC_INC(HTTP_REQUESTS);

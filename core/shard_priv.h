@@ -143,8 +143,9 @@ struct active {
 /* An answer to a parked request: small, so that a burst costs little memory. */
 struct wake_buffer {
 	struct wake_buffer *next_free;
+	uint64_t committed_ns; /* the change that it tells of, for the latency histogram; 0: none */
 	uint32_t n;
-	uint8_t data[1020];
+	uint8_t data[1012];
 };
 
 /* A slot waits in one queue at most, and is taken out when it is closed: whoever is popped is in
