@@ -30,6 +30,7 @@
  * Listening sockets are the same ones in both processes: who connects in between waits in their
  * backlog.
  *
+ * The old process is core/upgrade.c, the new one core/take_over.c, what they say core/upgrade_message.h.
  * Thread: the main thread of each process, but for take_over_pull and take_over_import.
  * Memory: TLS keys pass through one memfd per shard, the seed of ticket keys and verified
  *         credentials through one each; all wiped.
