@@ -15,6 +15,7 @@
 #include "io/loop.h"
 #include "io/tls.h"
 
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
