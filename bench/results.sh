@@ -91,7 +91,10 @@ table(["\($r.s.phones | num) phones", "full handshakes", "resumed"];
 	["phones refused with 503, which waited as told"] + (two("refused") | map(num)),
 	["of these, refused again"] + (two("refused_again") | map(num)),
 	["mail for phones that stayed, meanwhile: p50"] + (two("stayed_p50") | map(time)),
-	["p99"] + (two("stayed_p99") | map(time)), ["worst"] + (two("stayed_worst") | map(time))])'
+	["p99"] + (two("stayed_p99") | map(time)), ["worst"] + (two("stayed_worst") | map(time)),
+	["of that until the kernel had the answer, by the server'\''s histogram: p50 at most"] +
+		(two("commit_to_wire_p50_at_most") | map(time)),
+	["p99 at most"] + (two("commit_to_wire_p99_at_most") | map(time))])'
 
 section wake 'One random phone gets mail' '
 origin, "",
