@@ -41,7 +41,7 @@ static double kernel_of_an_end(const struct bench *b, const struct kernel_memory
 	}
 	if (!b->spawn && b->pid <= 0)
 		return (caches(now) - caches(zero)) / phones;
-	kernel_share(zero, now, phones, &share);
+	kernel_share(zero, now, phones, target_epoll_entries(b->pid), &share);
 	if (fabs(share.foreign) >= 16)
 		snprintf(how, how_bytes, "; %.0f sockets of others taken out%s", share.foreign,
 			share.sound ? "" : "; DISTURBED");

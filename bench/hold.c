@@ -35,7 +35,7 @@ static void hold_kernel(
 			   "Ping");
 		return;
 	}
-	kernel_share(k0, k1, b->phones, &share);
+	kernel_share(k0, k1, b->phones, target_epoll_entries(b->pid), &share);
 	if (share.foreign >= 16 || share.foreign <= -16)
 		snprintf(how, sizeof(how),
 			"; %.0f sockets of others that %s meanwhile are taken out%s",
@@ -60,7 +60,7 @@ static void hold_kernel(
 	if (share.sound)
 		figure(b, "hold_kernel_per_ping", share.per_phone, "bytes", b->phones,
 			"the server's end: objects in use of these slabs%s%s",
-			share.poll_entries >= 1 ? ", with epoll's wait entries" : "", how);
+			share.poll_entries >= 1 ? ", with epoll's entries" : "", how);
 	bench_note("hold: %.0f bytes of kernel memory per parked Ping%s", share.per_phone, how);
 }
 

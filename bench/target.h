@@ -46,11 +46,13 @@ uint64_t target_anon_now(pid_t pid);
 /* All resident memory, and open descriptors, likewise. */
 uint64_t target_rss_now(pid_t pid);
 uint64_t target_descriptors(pid_t pid);
+/* What its epoll instances watch, and those of its children. */
+uint64_t target_epoll_entries(pid_t pid);
 bool target_memory(pid_t pid, struct target_memory *out); /* with its children */
 /* Of this program alone, also while it has the server as a child. */
 void target_memory_own(struct target_memory *out);
 
-enum { KERNEL_CACHES = 8 };
+enum { KERNEL_CACHES = 7 };
 struct kernel_memory {
 	uint64_t available, slab, sockets; /* MemAvailable, Slab, TCP buffers */
 	uint64_t cache[KERNEL_CACHES];  /* bytes of objects in use; 0 without the right to read */
@@ -64,7 +66,7 @@ void kernel_memory(struct kernel_memory *out);
 /* What the server's end of a connection takes of that, by objects: of what was added, without the
  * sockets of others (foreign: more TCP sockets than both ends of `phones` connections, or fewer) and
  * without the client's end, of which it is known what it holds: a TCP socket, its inode, file and dentry,
- * and one poll. Dentries are not counted but computed, one a socket: compilers make thousands. Both ends
+ * and one poll. epoll_entries: see target_epoll_entries, what was added. Dentries are not counted but computed, one a socket: compilers make thousands. Both ends
  * on this machine. */
 struct kernel_share {
 	double per_phone; /* sum of these */
@@ -73,7 +75,7 @@ struct kernel_share {
 	bool sound;     /* foreign ones are so few that their unknown parts do not matter */
 };
 void kernel_share(const struct kernel_memory *before, const struct kernel_memory *after,
-	uint32_t phones, struct kernel_share *out);
+	uint32_t phones, uint64_t epoll_entries, struct kernel_share *out);
 /* Sockets of a process that ended go away over seconds; waits until nothing moves any more, at most
  * timeout_ms. False: it still does, somebody else is at work. */
 bool kernel_settle(uint64_t timeout_ms, volatile const int *stop);

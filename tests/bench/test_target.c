@@ -6,11 +6,13 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <setjmp.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 #include <cmocka.h>
 
-enum { TCP, TCP6, SOCK_INODE, FILP, DENTRY, KIOCB, REQUEST, EPI, PHONES = 1000 };
+enum { TCP, TCP6, SOCK_INODE, FILP, DENTRY, KIOCB, REQUEST, PHONES = 1000 };
 
-static const uint32_t object[KERNEL_CACHES] = {2368, 2496, 832, 192, 192, 256, 300, 128};
+static const uint32_t object[KERNEL_CACHES] = {2368, 2496, 832, 192, 192, 256, 300};
 
 static void add(struct kernel_memory *k, int cache, double count)
 {
@@ -48,7 +50,7 @@ static void a_server_with_rings_holds_what_the_client_holds(void **state)
 	(void)state;
 	add_sockets(&after, 2 * PHONES);
 	add(&after, KIOCB, 2 * PHONES);
-	kernel_share(&before, &after, PHONES, &s);
+	kernel_share(&before, &after, PHONES, 0, &s);
 	assert_true(s.sound);
 	assert_true(s.foreign == 0);
 	assert_int_equal((int)s.per_phone, SOCKET_BYTES + 256);
@@ -63,8 +65,7 @@ static void a_server_with_epoll_has_its_entries_alone(void **state)
 	(void)state;
 	add_sockets(&after, 2 * PHONES);
 	add(&after, KIOCB, PHONES);
-	add(&after, EPI, PHONES);
-	kernel_share(&before, &after, PHONES, &s);
+	kernel_share(&before, &after, PHONES, PHONES, &s);
 	assert_int_equal((int)s.per_phone, SOCKET_BYTES + 128 + 64);
 	assert_int_equal((int)s.cache[KIOCB], 0);
 }
@@ -80,7 +81,7 @@ static void sockets_between_its_processes_count(void **state)
 	add(&after, KIOCB, PHONES);
 	add(&after, SOCK_INODE, 2 * PHONES);
 	add(&after, FILP, 2 * PHONES);
-	kernel_share(&before, &after, PHONES, &s);
+	kernel_share(&before, &after, PHONES, 0, &s);
 	assert_int_equal((int)s.unix_sockets, 2 * 1152);
 	assert_int_equal((int)s.per_phone, SOCKET_BYTES + 2 * (1152 + 832 + 192 + 192));
 }
@@ -94,7 +95,7 @@ static void sockets_and_files_of_others_are_taken_out(void **state)
 	add_sockets(&after, 2 * PHONES + 100);
 	add(&after, KIOCB, 2 * PHONES);
 	add(&after, DENTRY, 40000); /* a compiler */
-	kernel_share(&before, &after, PHONES, &s);
+	kernel_share(&before, &after, PHONES, 0, &s);
 	assert_true(s.sound);
 	assert_int_equal((int)s.foreign, 100);
 	assert_int_equal((int)s.per_phone, SOCKET_BYTES + 256);
@@ -103,12 +104,35 @@ static void sockets_and_files_of_others_are_taken_out(void **state)
 	after = before;
 	add_sockets(&after, 2 * PHONES - 100);
 	add(&after, KIOCB, 2 * PHONES);
-	kernel_share(&before, &after, PHONES, &s);
+	kernel_share(&before, &after, PHONES, 0, &s);
 	assert_int_equal((int)s.foreign, -100);
 	assert_int_equal((int)s.per_phone, SOCKET_BYTES + 256);
 	add_sockets(&after, 10000);
-	kernel_share(&before, &after, PHONES, &s);
+	kernel_share(&before, &after, PHONES, 0, &s);
 	assert_false(s.sound);
+}
+
+static void epoll_entries_are_counted_not_guessed(void **state)
+{
+	uint64_t before = target_epoll_entries(getpid());
+	int epoll = epoll_create1(EPOLL_CLOEXEC), ends[3][2];
+
+	(void)state;
+	assert_true(epoll >= 0);
+	for (int i = 0; i < 3; i++) {
+		struct epoll_event e = {.events = EPOLLIN};
+
+		assert_int_equal(pipe(ends[i]), 0);
+		assert_int_equal(epoll_ctl(epoll, EPOLL_CTL_ADD, ends[i][0], &e), 0);
+	}
+	assert_int_equal(target_epoll_entries(getpid()) - before, 3);
+	close(epoll);
+	assert_int_equal(target_epoll_entries(getpid()), before);
+	for (int i = 0; i < 3; i++) {
+		close(ends[i][0]);
+		close(ends[i][1]);
+	}
+	assert_int_equal(target_epoll_entries(0), 0);
 }
 
 int main(void)
@@ -118,6 +142,7 @@ int main(void)
 		cmocka_unit_test(a_server_with_epoll_has_its_entries_alone),
 		cmocka_unit_test(sockets_between_its_processes_count),
 		cmocka_unit_test(sockets_and_files_of_others_are_taken_out),
+		cmocka_unit_test(epoll_entries_are_counted_not_guessed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
