@@ -34,12 +34,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
 	LISTENERS_MAX = 16,
 	/* (a loop has no more) */ CONFIGS_MAX = 4096,
 	HOUSEKEEPING_MS = 2000,
+	BIND_PATIENCE_MS = 30 * 1000,
 	MACHINE_MS = 30 * 1000,
 	MACHINE_QUIET_MS = 600 * 1000,
 	UNSHARE_MS = 3000,
@@ -245,6 +247,35 @@ static bool inherit(struct running *r, const char *text, enum listener_kind kind
 	return true;
 }
 
+/* The kernel takes a killed process's rings apart after its end is known: with hundreds of thousands of
+ * connections its listeners hold the address for seconds. */
+static bool bind_patiently(struct running *r, int fd, const struct sockaddr_storage *ss,
+	socklen_t len, const char *text)
+{
+	uint64_t until_ms = clock_mono_ms() + (db_left_open(r->server.db) ? BIND_PATIENCE_MS : 0);
+	const struct timespec pause = {.tv_nsec = 50 * 1000000};
+	bool said = false;
+	sigset_t pending;
+
+	while (bind(fd, (const struct sockaddr *)ss, len)) {
+		int err = errno;
+
+		sigpending(&pending);
+		if (err != EADDRINUSE || clock_mono_ms() >= until_ms ||
+			sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT)) {
+			errno = err;
+			return false;
+		}
+		if (!said)
+			log_msg(LOG_WARNING,
+				"listen: %s is still in use by what was killed: trying for %d s",
+				text, BIND_PATIENCE_MS / 1000);
+		said = true;
+		nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
 /* A socket of this address for each shard: the kernel spreads connections over them. */
 static bool listen_on(struct running *r, const char *text, enum listener_kind kind,
 	const struct config *c, char *why, size_t why_bytes)
@@ -266,7 +297,7 @@ static bool listen_on(struct running *r, const char *text, enum listener_kind ki
 	probe = have ? -1 : socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (probe >= 0)
 		set_int(probe, SOL_SOCKET, SO_REUSEADDR, 1);
-	if (!have && (probe < 0 || bind(probe, (struct sockaddr *)&ss, len))) {
+	if (!have && (probe < 0 || !bind_patiently(r, probe, &ss, len, text))) {
 		snprintf(why, why_bytes, "listen: %s: %s", text, strerror(errno));
 		if (probe >= 0)
 			close(probe);

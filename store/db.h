@@ -70,6 +70,8 @@ void db_close(struct db **db);
 const char *db_dir(const struct db *db);
 /* The descriptor that holds the server lock, to be given to a successor; the store's. */
 int db_lock_fd(const struct db *db);
+/* To a server: the one before it did not close the store (it was killed, or still is being). */
+bool db_left_open(const struct db *db);
 /* Writes this process' number into the lock file, for people. */
 int db_note_owner(struct db *db);
 

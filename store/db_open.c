@@ -75,9 +75,23 @@ static int lock_inherited(struct db *db, int fd, char *why, size_t why_bytes)
 	return DB_OK;
 }
 
+static const char closed_mark[] = "closed\n";
+
+/* The next server shall know that nothing of this one is left. Not when the lock went on to another
+ * process in an upgrade. */
+static void note_closed(struct db *db)
+{
+	char text[96] = "";
+	ssize_t n = pread(db->lock_fd, text, sizeof(text) - 1, 0);
+
+	/* (without it the next server is only more patient) */
+	if (n > 0 && strtol(text, NULL, 10) == (long)getpid())
+		n = pwrite(db->lock_fd, closed_mark, sizeof(closed_mark) - 1, n);
+}
+
 static int lock_server(struct db *db, char *why, size_t why_bytes)
 {
-	char pid[32];
+	char pid[96];
 	ssize_t n;
 
 	db->lock_fd = openat(db->dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -91,9 +105,17 @@ static int lock_server(struct db *db, char *why, size_t why_bytes)
 			"%s is in use by another server (process %s)", db->dir,
 			pid[0] ? pid : "unknown");
 	}
+	n = pread(db->lock_fd, pid, sizeof(pid) - 1, 0);
+	pid[n > 0 ? n : 0] = 0;
+	db->left_open = n > 0 && !strstr(pid, closed_mark);
 	if (db_note_owner(db))
 		return db_fail(db_errno(), why, why_bytes, "%s/lock: %s", db->dir, strerror(errno));
 	return DB_OK;
+}
+
+bool db_left_open(const struct db *db)
+{
+	return db->left_open;
 }
 
 static int register_open(struct db *db, char *why, size_t why_bytes)
@@ -223,8 +245,10 @@ static void db_free(struct db *db)
 		flock(db->notify_fd, LOCK_UN); /* a forked child may share the descriptor */
 		close(db->notify_fd);
 	}
-	if (db->lock_fd >= 0)
+	if (db->lock_fd >= 0) {
+		note_closed(db);
 		close(db->lock_fd);
+	}
 	unregister_open(db);
 	if (db->dir_fd >= 0)
 		close(db->dir_fd);

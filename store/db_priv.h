@@ -55,6 +55,7 @@ struct db {
 	uint64_t map_max;
 	bool no_sync;
 	int lock_fd, notify_fd, dir_fd;
+	bool left_open;
 	struct notify_file *notify;
 
 	/* One writer of this process at a time. LMDB has such a lock of its own, but the map may

@@ -272,6 +272,28 @@ h = p.hang("Ping")
 ok(wait_for(lambda: s.parked() == 1), "the remembered Ping parks")
 s.deliver("afterwards")
 equal(h.answer().xml["Status"], "2", "and is woken")
+# The kernel may hold a killed server's addresses for seconds.
+s.p.kill()
+s.p.wait()
+holder = []
+
+
+def hold_address():
+    try:
+        holder.append(socket.create_server(("127.0.0.1", s.http)))
+    except OSError:
+        pass  # the kernel still does
+    return holder
+
+
+wait_for(hold_address)
+with holder[0]:
+    starting = threading.Thread(target=s.start)
+    starting.start()
+    ok(wait_for(lambda: any("still in use" in l for l in s.log)), "after kill -9 a start waits for an address that is held", s.log[-3:])
+    ok(not s.ready.is_set() and s.p.poll() is None, "and says nothing of being ready", s.log[-3:])
+starting.join(20)
+ok(s.p.poll() is None and s.ready.is_set(), "and comes up when it is free", s.log[-3:])
 code, said = s.refused("--http", "127.0.0.1:0")
 ok(code == 1 and len(said) == 1 and s.dir in said[0], "a second server on the same directory: exit 1 and one line that says so", said)
 other = Server(users=(), start=False)

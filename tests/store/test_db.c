@@ -241,6 +241,38 @@ static void second_server_is_refused(void **state)
 	assert_int_equal(open_quietly(&f->options, why, sizeof(why)), DB_OK);
 }
 
+static bool left_open(const struct db_options *o)
+{
+	struct db *db;
+	bool left;
+
+	assert_int_equal(db_open(o, &db, NULL, 0), DB_OK);
+	left = db_left_open(db);
+	db_close(&db);
+	return left;
+}
+
+/* Who was killed is told from who closed, so that the next one is patient with what is left of him. */
+static void a_killed_server_is_told_from_one_that_closed(void **state)
+{
+	struct fixture *f = *state;
+	struct child c;
+
+	db_close(&f->db);
+	f->options.server = true;
+	assert_false(left_open(&f->options));
+	assert_false(left_open(&f->options));
+	c = child_start(f, hold_server_lock);
+	hear(c.from);
+	child_end(&c, SIGKILL);
+	assert_true(left_open(&f->options));
+	assert_false(left_open(&f->options));
+	f->options.server = false;
+	assert_false(left_open(&f->options)); /* (to a tool it is nothing) */
+	f->options.server = true;
+	assert_false(left_open(&f->options));
+}
+
 /* LMDB would lose its locks. */
 static void one_process_opens_it_once(void **state)
 {
@@ -838,6 +870,7 @@ int main(void)
 		TEST(other_format_is_refused),
 		TEST(foreign_files_are_refused),
 		TEST(second_server_is_refused),
+		TEST(a_killed_server_is_told_from_one_that_closed),
 		TEST(one_process_opens_it_once),
 		TEST(failed_write_leaves_nothing),
 		TEST(first_failure_sticks),
