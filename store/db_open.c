@@ -84,9 +84,10 @@ static void note_closed(struct db *db)
 	char text[96] = "";
 	ssize_t n = pread(db->lock_fd, text, sizeof(text) - 1, 0);
 
-	/* (without it the next server is only more patient) */
-	if (n > 0 && strtol(text, NULL, 10) == (long)getpid())
-		n = pwrite(db->lock_fd, closed_mark, sizeof(closed_mark) - 1, n);
+	if (n <= 0 || strtol(text, NULL, 10) != (long)getpid())
+		return;
+	/* (should that fail, the next server is only more patient) */
+	(void)!pwrite(db->lock_fd, closed_mark, sizeof(closed_mark) - 1, n);
 }
 
 static int lock_server(struct db *db, char *why, size_t why_bytes)
