@@ -35,8 +35,8 @@
  * Memory: TLS keys pass through one memfd per shard, the seed of ticket keys and verified
  *         credentials through one each; all wiped.
  * Errors: false with one line.
- * Cost:   the pause is some 0.7 us a connection of each shard, in parallel; copying before it takes 0.4 us
- *         of the old shard's time, in slices. */
+ * Cost:   the pause grows with the connections of a shard, all shards in parallel; copying before it is
+ *         done in slices. `make bench-upgrade` shows both. */
 #ifndef ROOST_CORE_UPGRADE_H
 #define ROOST_CORE_UPGRADE_H
 
