@@ -158,7 +158,7 @@ $(B)/tests/sim/roost-sim: $(SIM_SRC:%.c=$(B)/%.o) $(B)/libroost.a
 	@mkdir -p $(@D)
 	$(Q)$(call link,$^ -Wl$(comma)--wrap=calloc)
 # A fuzz target with a small main that replays its corpus: part of make check.
-$(FUZZ_REPLAY): $(B)/%: $(B)/%.o $(B)/tests/fuzz/replay.o $(B)/libroost.a
+$(FUZZ_REPLAY): $(B)/%: $(B)/%.o $(B)/tests/fuzz/replay.o $(B)/libbench.a $(B)/libroost.a
 	$(Q)$(call link,$^)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

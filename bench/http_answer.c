@@ -101,10 +101,13 @@ static const char *field_line(struct bytes line, struct http_answer *out, bool *
 int http_answer_parse(const uint8_t *p, size_t n, struct http_answer *out, const char **why_out)
 {
 	struct bytes line;
-	bool has_length = false;
+	bool has_length = false, too_long = n > HTTP_ANSWER_HEAD_BYTES_MAX;
 	size_t at = 0;
 	int k;
 
+	/* What lies behind is not looked at: however the head comes, it is too long. */
+	if (too_long)
+		n = HTTP_ANSWER_HEAD_BYTES_MAX;
 	out->status = 0;
 	out->content_length = 0;
 	out->field_count = 0;
@@ -120,8 +123,10 @@ int http_answer_parse(const uint8_t *p, size_t n, struct http_answer *out, const
 			break;
 		if (line.n == 0) {
 			out->head_bytes = at;
-			/* 204 and 304 have no body and need not say so. */
-			if (!has_length && out->status != 204 && out->status != 304) {
+			/* No body, whatever they say (RFC 9112 6.3). */
+			if (out->status == 204 || out->status == 304) {
+				out->content_length = 0;
+			} else if (!has_length) {
 				*why_out = "no Content-Length";
 				return -1;
 			}
@@ -131,7 +136,7 @@ int http_answer_parse(const uint8_t *p, size_t n, struct http_answer *out, const
 		if (*why_out)
 			return -1;
 	}
-	if (k == 0 && n > HTTP_ANSWER_HEAD_BYTES_MAX) {
+	if (k == 0 && too_long) {
 		*why_out = "the head is too long";
 		return -1;
 	}

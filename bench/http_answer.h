@@ -20,8 +20,8 @@ struct http_answer_field {
 struct http_answer {
 	int status;
 	struct bytes reason;
-	size_t head_bytes; /* with the empty line */
-	uint64_t content_length;
+	size_t head_bytes;       /* with the empty line */
+	uint64_t content_length; /* bytes of body behind the head */
 	bool keep_alive;
 	uint32_t field_count;
 	struct http_answer_field fields[HTTP_ANSWER_HEADERS_MAX]; /* beyond field_count: not set */

@@ -55,9 +55,10 @@ enum imap_result imap_read(enum imap_step *step, const uint8_t *p, size_t n, str
 	char line[256];
 
 	*in = (struct imap_in){.used = 0};
+	if ((lf ? (size_t)(lf - p) + 1 : n) > IMAP_LINE_BYTES_MAX)
+		return fail(in, doing_of(*step), "a line without end");
 	if (!lf)
-		return n > IMAP_LINE_BYTES_MAX ? fail(in, doing_of(*step), "a line without end")
-					       : IMAP_NEED_MORE;
+		return IMAP_NEED_MORE;
 	in->used = (size_t)(lf - p) + 1;
 	if (in->used < 2 || lf[-1] != '\r' || memchr(p, 0, in->used))
 		return fail(in, doing_of(*step), "not a line of IMAP");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "bench/lmtp_send.h"
 
+#include "bench/smtp_reply.h"
 #include "core/base/clock.h"
 
 #include <errno.h>
@@ -12,12 +13,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { ANSWER_TIMEOUT_S = 10, LINE_BYTES_MAX = 1024 };
+enum { ANSWER_TIMEOUT_S = 10 };
 
 struct session {
 	int fd;
-	char line[LINE_BYTES_MAX]; /* last line of the last answer */
-	char in[4096];
+	uint8_t in[SMTP_REPLY_BYTES_MAX + 1]; /* an answer that fills it is refused */
 	size_t in_n;
 	char *why;
 	size_t why_bytes;
@@ -94,47 +94,31 @@ static bool send_all(struct session *s, const void *p, size_t n)
 	return true;
 }
 
-static bool read_line(struct session *s)
-{
-	for (;;) {
-		char *lf = memchr(s->in, '\n', s->in_n);
-
-		if (lf) {
-			size_t n = (size_t)(lf - s->in) + 1, text = n - 1;
-
-			if (text && s->in[text - 1] == '\r')
-				text--;
-			if (text >= sizeof(s->line))
-				text = sizeof(s->line) - 1;
-			memcpy(s->line, s->in, text);
-			s->line[text] = 0;
-			s->in_n -= n;
-			memmove(s->in, s->in + n, s->in_n);
-			return true;
-		}
-		ssize_t k = s->in_n < sizeof(s->in)
-				    ? recv(s->fd, s->in + s->in_n, sizeof(s->in) - s->in_n, 0)
-				    : 0;
-		if (k <= 0) {
-			snprintf(s->why, s->why_bytes, "LMTP: %s",
-				k < 0 ? strerror(errno) : "the server hung up");
-			return false;
-		}
-		s->in_n += (size_t)k;
-	}
-}
-
-/* "250-..." lines go on, "250 ..." ends (RFC 5321 4.2.1). */
 static bool expect(struct session *s, const char *doing, int code)
 {
-	do {
-		if (!read_line(s))
+	struct smtp_reply r;
+	const char *why;
+	int k;
+
+	while ((k = smtp_reply_parse(s->in, s->in_n, &r, &why)) == 0) {
+		ssize_t got = recv(s->fd, s->in + s->in_n, sizeof(s->in) - s->in_n, 0);
+
+		if (got <= 0) {
+			snprintf(s->why, s->why_bytes, "LMTP: %s",
+				got < 0 ? strerror(errno) : "the server hung up");
 			return false;
-	} while (strlen(s->line) > 3 && s->line[3] == '-');
-	if (strtol(s->line, NULL, 10) == code)
-		return true;
-	snprintf(s->why, s->why_bytes, "LMTP: %s: %.200s", doing, s->line);
-	return false;
+		}
+		s->in_n += (size_t)got;
+	}
+	if (k < 0 || r.code != code) {
+		snprintf(s->why, s->why_bytes, "LMTP: %s: %s%s%.*s", doing, k < 0 ? why : "",
+			k < 0 ? ": " : "", (int)(r.last.n < 200 ? r.last.n : 200),
+			(const char *)r.last.p);
+		return false;
+	}
+	s->in_n -= r.lines.n;
+	memmove(s->in, s->in + r.lines.n, s->in_n);
+	return true;
 }
 
 static bool command(struct session *s, int code, const char *text, const char *argument)

@@ -8,6 +8,7 @@
  * says which of them an answer is for. */
 #include "bench/mailer.h"
 
+#include "bench/smtp_reply.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
@@ -19,13 +20,12 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE_BYTES_MAX = 2048, READ_BYTES = 16384 };
+enum { READ_BYTES = 16384 };
 
 enum link_state { CLOSED, GREETING, HELLO, IDLE, ENVELOPE, DATA };
 
@@ -66,6 +66,14 @@ static bool failed(struct mailer *m, const char *what, const char *more)
 	snprintf(m->why, m->why_bytes, "%s: %s%s%s", m->name, what, more ? ": " : "",
 		more ? more : "");
 	return false;
+}
+
+static bool unexpected(struct mailer *m, const char *what, const struct smtp_reply *r)
+{
+	char line[200];
+
+	snprintf(line, sizeof(line), "%.*s", (int)r->last.n, (const char *)r->last.p);
+	return failed(m, what, line);
 }
 
 static void link_close(struct link *l)
@@ -237,40 +245,41 @@ static void job_data(struct mailer *m, struct link *l)
 	l->awaited = m->lmtp ? l->count : 1;
 }
 
-static bool answered_step(struct mailer *m, struct link *l, int code, const char *line)
+static bool answered_step(struct mailer *m, struct link *l, const struct smtp_reply *r)
 {
 	size_t at = l->seen++;
 
 	l->awaited--;
 	switch (l->state) {
 	case GREETING:
-		if (code != 220)
-			return failed(m, "greeting", line);
+		if (r->code != 220)
+			return unexpected(m, "greeting", r);
 		link_say(l, m->lmtp ? "LHLO roost-bench.localhost\r\n"
 				    : "EHLO roost-bench.localhost\r\n");
 		l->state = HELLO;
 		l->awaited = 1;
 		return true;
 	case HELLO:
-		if (code != 250)
-			return failed(m, m->lmtp ? "LHLO" : "EHLO", line);
+		if (r->code != 250)
+			return unexpected(m, m->lmtp ? "LHLO" : "EHLO", r);
+		l->pipelining = smtp_reply_offers(r, "PIPELINING");
 		l->state = IDLE;
 		return true;
 	case ENVELOPE:
-		if (at == 0 && code != 250)
-			return failed(m, "MAIL FROM", line);
-		if (at > 0 && at <= l->count && code != 250)
-			return failed(m, "RCPT TO", line);
-		if (at > l->count && code != 354)
-			return failed(m, "DATA", line);
+		if (at == 0 && r->code != 250)
+			return unexpected(m, "MAIL FROM", r);
+		if (at > 0 && at <= l->count && r->code != 250)
+			return unexpected(m, "RCPT TO", r);
+		if (at > l->count && r->code != 354)
+			return unexpected(m, "DATA", r);
 		if (l->awaited == 0)
 			job_data(m, l);
 		return true;
 	case DATA: {
 		uint64_t now_ns = clock_mono_ns();
 
-		if (code != 250)
-			return failed(m, "the message", line);
+		if (r->code != 250)
+			return unexpected(m, "the message", r);
 		if (m->lmtp)
 			m->done_ns[l->first + at] = now_ns;
 		for (size_t i = 0; !m->lmtp && i < l->count; i++)
@@ -285,39 +294,25 @@ static bool answered_step(struct mailer *m, struct link *l, int code, const char
 	case IDLE:
 		break;
 	}
-	return failed(m, "an answer that nobody asked for", line);
+	return unexpected(m, "an answer that nobody asked for", r);
 }
 
-/* All whole lines that are there (RFC 5321 4.2.1: "250-" goes on, "250 " ends). */
+/* All whole answers that are there. */
 static bool link_answers(struct mailer *m, struct link *l)
 {
-	for (;;) {
-		const uint8_t *p = l->in.p + l->in_at;
-		size_t left = l->in.n - l->in_at;
-		const uint8_t *lf = left ? memchr(p, '\n', left) : NULL;
-		size_t n = lf ? (size_t)(lf - p) : left;
-		char line[200];
+	struct smtp_reply r;
+	const char *why;
+	int k;
 
-		snprintf(line, sizeof(line), "%.*s", (int)(n && p[n - 1] == '\r' ? n - 1 : n),
-			left ? (const char *)p : "");
-		if (n > LINE_BYTES_MAX)
-			return failed(m, "a line without end", line);
-		if (!lf)
-			break;
-		if (n < 4 || p[n - 1] != '\r' || p[0] < '2' || p[0] > '5' || p[1] < '0' ||
-			p[1] > '9' || p[2] < '0' || p[2] > '9' ||
-			(n > 4 && p[3] != ' ' && p[3] != '-'))
-			return failed(m, "not an answer", line);
-		l->in_at += n + 1;
-		if (l->state == HELLO && strncasecmp(line + 4, "PIPELINING", 10) == 0)
-			l->pipelining = true;
-		if (p[3] == '-')
-			continue;
+	while ((k = smtp_reply_parse(l->in.p + l->in_at, l->in.n - l->in_at, &r, &why)) > 0) {
+		l->in_at += r.lines.n;
 		if (l->awaited == 0)
-			return failed(m, "an answer that nobody asked for", line);
-		if (!answered_step(m, l, (int)strtol(line, NULL, 10), line))
+			return unexpected(m, "an answer that nobody asked for", &r);
+		if (!answered_step(m, l, &r))
 			return false;
 	}
+	if (k < 0)
+		return unexpected(m, why, &r);
 	if (l->in_at == l->in.n)
 		l->in.n = l->in_at = 0;
 	return true;

@@ -87,6 +87,10 @@ static void other_answers_are_failures(void **state)
 	refused(IMAP_HANGS, "\n");
 	memset(endless, 'x', sizeof(endless));
 	assert_int_equal(imap_read(&step, endless, sizeof(endless), &in), IMAP_FAILED);
+	/* Also when its end is there at once. */
+	memcpy(endless, "* ", 2);
+	memcpy(endless + sizeof(endless) - 2, "\r\n", 2);
+	assert_int_equal(imap_read(&step, endless, sizeof(endless), &in), IMAP_FAILED);
 	/* Not a number, too large, more behind it: no message. */
 	assert_int_equal(imap_read(&step, (const uint8_t *)"* x EXISTS\r\n", 12, &in), IMAP_READ);
 	assert_int_equal(

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The books of a run agree when nothing was lost, and name what is wrong when something was. */
-#include "bench/figures.h"
 #include "bench/ledger.h"
 #include "bench/target.h"
 #include "core/base/check.h"
@@ -165,17 +164,6 @@ static void a_servers_page_is_read(void **state)
 	assert_int_equal(s.at_once, 11);
 }
 
-static void a_slope_is_that_of_the_line(void **state)
-{
-	const double x[] = {0, 1, 2, 3}, up[] = {5, 7, 9, 11}, flat[] = {4, 6, 4, 6};
-
-	(void)state;
-	assert_true(slope(x, up, 4) > 1.999 && slope(x, up, 4) < 2.001);
-	assert_true(slope(x, flat, 4) > 0.3 && slope(x, flat, 4) < 0.5);
-	assert_true(slope(x, up, 1) == 0);
-	assert_true(slope(x, up, 0) == 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -184,7 +172,6 @@ int main(void)
 		cmocka_unit_test(a_lost_answer_is_not_a_given_up_one),
 		cmocka_unit_test(the_report_is_bounded),
 		cmocka_unit_test(a_servers_page_is_read),
-		cmocka_unit_test(a_slope_is_that_of_the_line),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

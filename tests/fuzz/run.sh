@@ -7,13 +7,13 @@ targets=$1 seconds=$2
 [ -n "$targets" ] || { echo "which target? one of:" $(ls tests/fuzz/fuzz_*.c | sed 's/.*fuzz_//; s/\.c//') all; exit 2; }
 [ "$targets" = all ] && targets=$(ls tests/fuzz/fuzz_*.c | sed 's/.*fuzz_//; s/\.c//')
 B=build/clang-fuzz
-make --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined VARIANT=clang-fuzz "$B/libroost.a"
+make --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined VARIANT=clang-fuzz "$B/libroost.a" "$B/libbench.a"
 failed=0
 for t in $targets; do
 	make --no-print-directory CC=clang SAN=fuzzer-no-link,address,undefined VARIANT=clang-fuzz "$B/tests/fuzz/fuzz_$t.o"
 	wolf=-lwolfssl
 	[ -e build/wolfssl/lib/libwolfssl.a ] && wolf=build/wolfssl/lib/libwolfssl.a
-	clang -fsanitize=fuzzer,address,undefined -o "$B/fuzz_$t" "$B/tests/fuzz/fuzz_$t.o" "$B/libroost.a" $wolf \
+	clang -fsanitize=fuzzer,address,undefined -o "$B/fuzz_$t" "$B/tests/fuzz/fuzz_$t.o" "$B/libbench.a" "$B/libroost.a" $wolf \
 		$(pkg-config --libs gmime-3.0 gumbo libconfuse libsodium jansson zlib liburing) -llmdb -lpthread -lm
 	mkdir -p "build/fuzz/corpus/$t" build/fuzz/crash "tests/fuzz/corpus/$t"
 	dict=
