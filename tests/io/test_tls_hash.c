@@ -76,5 +76,5 @@ int main(void)
 
 	if (sodium_init() < 0)
 		return 1;
-	return cmocka_run_group_tests_name("sha256", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("tls_hash", tests, NULL, NULL);
 }
