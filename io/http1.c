@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "io/http1.h"
+/* Requests up to their empty line. */
+#include "io/http1_priv.h"
 
 #include "core/base/check.h"
 
@@ -7,15 +8,6 @@
 
 /* What a request line may hold besides its target: a method, blanks, the version, CR LF. */
 enum { REQUEST_LINE_SLACK_BYTES = 64 };
-
-static int refuse(int status, const char *why, const char **why_out)
-{
-	*why_out = why;
-	return -status;
-}
-
-/* Character classes, one byte of flags each: the head is checked byte by byte. */
-enum { C_TOKEN = 1, C_VALUE = 2, C_TARGET = 4, C_HOST = 8 };
 
 /* clang-format off */
 #define T8(a, b, c, d, e, f, g, h) a, b, c, d, e, f, g, h
@@ -28,7 +20,7 @@ enum {
 	CH = C_VALUE | C_TARGET | C_TOKEN | C_HOST,   /* letters, digits, - . _ ~ */
 	CS = C_VALUE | C_TOKEN,                       /* '#': a fragment is never sent */
 };
-static const uint8_t char_class[256] = {
+const uint8_t http1_class[256] = {
 	T8(CN, CN, CN, CN, CN, CN, CN, CN), T8(CN, CV, CN, CN, CN, CN, CN, CN),
 	X16(CN),
 	/*  sp   !   "   #   $   %   &   '        (   )   *   +   ,   -   .   / */
@@ -50,7 +42,7 @@ static const uint8_t char_class[256] = {
 static bool all_in_class(struct bytes b, uint8_t cls)
 {
 	for (size_t i = 0; i < b.n; i++)
-		if (!(char_class[b.p[i]] & cls))
+		if (!(http1_class[b.p[i]] & cls))
 			return false;
 	return true;
 }
@@ -115,7 +107,7 @@ static bool host_is_valid(struct bytes h)
 			return false;
 		i++;
 	} else {
-		while (i < h.n && char_class[h.p[i]] & C_HOST)
+		while (i < h.n && http1_class[h.p[i]] & C_HOST)
 			i++;
 		if (i == 0)
 			return false;
@@ -166,7 +158,7 @@ static int parse_target(struct http1_request *req, const char **why_out)
 		req->path = bytes_str("/");
 	/* Phones send their user name unescaped: let bytes above ASCII through, here only. */
 	for (size_t i = 0; i < req->query.n; i++)
-		if (!(char_class[req->query.p[i]] & C_TARGET) && req->query.p[i] < 0x80)
+		if (!(http1_class[req->query.p[i]] & C_TARGET) && req->query.p[i] < 0x80)
 			return refuse(400, "bad character in the query", why_out);
 	return 1;
 }
@@ -335,7 +327,7 @@ static int parse_header_line(struct bytes line, struct http1_header *h_out, cons
 
 	if (line.p[0] == ' ' || line.p[0] == '\t')
 		return refuse(400, "folded header line", why_out);
-	while (i < line.n && char_class[line.p[i]] & C_TOKEN)
+	while (i < line.n && http1_class[line.p[i]] & C_TOKEN)
 		i++;
 	if (i == line.n || line.p[i] != ':' || i == 0)
 		return refuse(400, "bad header name", why_out);
@@ -477,323 +469,7 @@ struct bytes http1_header(const struct http1_request *req, const char *name)
 	return (struct bytes){0};
 }
 
-/* Bodies */
-
-enum body_state {
-	B_COUNTED,
-	B_SIZE_FIRST, /* at least one digit of the chunk size must come */
-	B_SIZE,
-	B_EXTENSION,
-	B_SIZE_LF,
-	B_DATA,
-	B_DATA_CR,
-	B_DATA_LF,
-	B_TRAILER, /* start of a trailer line, or of the empty one */
-	B_TRAILER_NAME,
-	B_TRAILER_VALUE,
-	B_TRAILER_LF,
-	B_END_LF,
-	B_DONE,
-	B_REFUSED,
-};
-
-static int body_refuse(struct http1_body *b, int status, const char *why, const char **why_out)
-{
-	b->state = B_REFUSED;
-	b->refused = (uint16_t)status;
-	b->why = why;
-	return refuse(status, why, why_out);
-}
-
-void http1_body_start(struct http1_body *b, const struct http1_request *req, uint64_t max)
-{
-	const char *why;
-
-	*b = (struct http1_body){.max = max, .chunked = req->chunked};
-	if (req->chunked) {
-		b->state = B_SIZE_FIRST;
-		return;
-	}
-	b->state = B_COUNTED;
-	b->left = req->has_length ? req->content_length : 0;
-	if (b->left > max)
-		body_refuse(b, 413, "Content-Length over the limit", &why);
-}
-
-/* The size line is over: the chunk's data, or the trailers, come next. */
-static void body_size_done(struct http1_body *b)
-{
-	uint64_t cost = (uint64_t)b->excess_bytes + b->line_bytes;
-	uint64_t allowed = 16 + 2 * (b->left < UINT32_MAX ? b->left : UINT32_MAX);
-
-	b->excess_bytes = cost > allowed ? (uint32_t)(cost - allowed) : 0;
-	b->line_bytes = 0;
-	b->state = b->left ? B_DATA : B_TRAILER;
-}
-
-/* One byte of framing. 1 taken, -status refused. */
-static int body_frame_byte(struct http1_body *b, uint8_t c, const char **why_out)
-{
-	int digit;
-
-	if (b->state <= B_SIZE_LF) {
-		if (++b->line_bytes + b->excess_bytes > HTTP1_CHUNK_EXCESS_BYTES_MAX)
-			return body_refuse(b, 400, "chunk extensions too long", why_out);
-	} else if (b->state >= B_TRAILER) {
-		if (++b->line_bytes > HTTP1_TRAILER_BYTES_MAX)
-			return body_refuse(b, 431, "trailers too long", why_out);
-	}
-	switch ((enum body_state)b->state) {
-	case B_SIZE_FIRST:
-	case B_SIZE:
-		digit = hex_digit(c);
-		if (digit >= 0) {
-			if (b->left >> 60)
-				return body_refuse(b, 413, "chunk over the limit", why_out);
-			b->left = b->left << 4 | (uint64_t)digit;
-			b->state = B_SIZE;
-			return 1;
-		}
-		if (b->state == B_SIZE_FIRST || (c != '\r' && c != ';'))
-			return body_refuse(b, 400, "bad chunk size", why_out);
-		if (b->left > b->max - b->total)
-			return body_refuse(b, 413, "chunks over the limit", why_out);
-		b->state = c == ';' ? B_EXTENSION : B_SIZE_LF;
-		return 1;
-	case B_EXTENSION:
-		if (c == '\r')
-			b->state = B_SIZE_LF;
-		else if (!(char_class[c] & C_VALUE))
-			return body_refuse(b, 400, "bad chunk extension", why_out);
-		return 1;
-	case B_SIZE_LF:
-		if (c != '\n')
-			return body_refuse(b, 400, "bare CR in a chunk size", why_out);
-		body_size_done(b);
-		return 1;
-	case B_DATA_CR:
-		if (c != '\r')
-			return body_refuse(b, 400, "chunk longer than its size", why_out);
-		b->state = B_DATA_LF;
-		return 1;
-	case B_DATA_LF:
-		if (c != '\n')
-			return body_refuse(b, 400, "chunk longer than its size", why_out);
-		b->state = B_SIZE_FIRST;
-		return 1;
-	case B_TRAILER:
-		if (c == '\r')
-			b->state = B_END_LF;
-		else if (char_class[c] & C_TOKEN)
-			b->state = B_TRAILER_NAME;
-		else
-			return body_refuse(b, 400, "bad trailer name", why_out);
-		return 1;
-	case B_TRAILER_NAME:
-		if (c == ':')
-			b->state = B_TRAILER_VALUE;
-		else if (!(char_class[c] & C_TOKEN))
-			return body_refuse(b, 400, "bad trailer name", why_out);
-		return 1;
-	case B_TRAILER_VALUE:
-		if (c == '\r')
-			b->state = B_TRAILER_LF;
-		else if (!(char_class[c] & C_VALUE))
-			return body_refuse(b, 400, "control character in a trailer", why_out);
-		return 1;
-	case B_TRAILER_LF:
-	case B_END_LF:
-		if (c != '\n')
-			return body_refuse(b, 400, "bare CR in a trailer", why_out);
-		b->state = b->state == B_END_LF ? B_DONE : B_TRAILER;
-		return 1;
-	case B_COUNTED:
-	case B_DATA:
-	case B_DONE:
-	case B_REFUSED:
-		break;
-	}
-	CHECK(!"a state without framing");
-	return 0;
-}
-
-int http1_body_feed(struct http1_body *b, const uint8_t *p, size_t n, size_t *consumed_out,
-	struct buf *out, const char **why_out)
-{
-	size_t i = 0;
-	int rc = 1;
-
-	*consumed_out = 0;
-	if (b->state == B_COUNTED && b->left == 0)
-		b->state = B_DONE;
-	while (rc == 1 && i < n && b->state < B_DONE) {
-		if (b->state == B_COUNTED || b->state == B_DATA) {
-			size_t take = n - i < b->left ? n - i : (size_t)b->left;
-
-			if (out)
-				buf_add(out, p + i, take);
-			i += take;
-			b->left -= take;
-			b->total += take;
-			if (b->left == 0)
-				b->state = b->state == B_DATA ? B_DATA_CR : B_DONE;
-			if (out && out->failed)
-				rc = body_refuse(b, 503, "no memory for the body", why_out);
-		} else {
-			rc = body_frame_byte(b, p[i++], why_out);
-		}
-	}
-	*consumed_out = i;
-	if (b->state == B_REFUSED)
-		return refuse(b->refused, b->why, why_out);
-	return b->state == B_DONE;
-}
-
-/* Responses */
-
-const char *http1_reason(int status)
-{
-	switch (status) {
-	case 100:
-		return "Continue";
-	case 200:
-		return "OK";
-	case 204:
-		return "No Content";
-	case 301:
-		return "Moved Permanently";
-	case 302:
-		return "Found";
-	case 304:
-		return "Not Modified";
-	case 307:
-		return "Temporary Redirect";
-	case 308:
-		return "Permanent Redirect";
-	case 400:
-		return "Bad Request";
-	case 401:
-		return "Unauthorized";
-	case 403:
-		return "Forbidden";
-	case 404:
-		return "Not Found";
-	case 405:
-		return "Method Not Allowed";
-	case 406:
-		return "Not Acceptable";
-	case 408:
-		return "Request Timeout";
-	case 409:
-		return "Conflict";
-	case 411:
-		return "Length Required";
-	case 412:
-		return "Precondition Failed";
-	case 413:
-		return "Content Too Large";
-	case 414:
-		return "URI Too Long";
-	case 415:
-		return "Unsupported Media Type";
-	case 417:
-		return "Expectation Failed";
-	case 421:
-		return "Misdirected Request";
-	case 429:
-		return "Too Many Requests";
-	case 431:
-		return "Request Header Fields Too Large";
-	case 449:
-		return "Retry after sending a PROVISION command";
-	case 451:
-		return "Redirect";
-	case 456:
-		return "Blocked";
-	case 457:
-		return "Password Expired";
-	case 500:
-		return "Internal Server Error";
-	case 501:
-		return "Not Implemented";
-	case 502:
-		return "Bad Gateway";
-	case 503:
-		return "Service Unavailable";
-	case 504:
-		return "Gateway Timeout";
-	case 505:
-		return "HTTP Version Not Supported";
-	case 507:
-		return "Insufficient Storage";
-	}
-	return "Unknown";
-}
-
-/* Where the next byte goes; `at` passes `end` never, `full` says it wanted to. */
-struct head_writer {
-	char *at, *end;
-	bool full;
-};
-
-static inline void head_put(struct head_writer *w, const char *s, size_t n)
-{
-	if (n > (size_t)(w->end - w->at)) {
-		w->full = true;
-		return;
-	}
-	memcpy(w->at, s, n);
-	w->at += n;
-}
-
-#define HEAD_PUT(w, literal) head_put((w), (literal), sizeof(literal) - 1)
-
-static void head_put_u64(struct head_writer *w, uint64_t v)
-{
-	char digits[20];
-	size_t i = sizeof(digits);
-
-	do
-		digits[--i] = (char)('0' + v % 10);
-	while (v /= 10);
-	head_put(w, digits + i, sizeof(digits) - i);
-}
-
-size_t http1_head(char *dst, size_t cap, int status, const struct http1_head *h)
-{
-	struct head_writer w = {.at = dst, .end = dst + cap};
-	const char *reason = http1_reason(status);
-
-	CHECK(status >= 100 && status <= 999);
-	HEAD_PUT(&w, "HTTP/1.1 ");
-	head_put_u64(&w, (uint64_t)status);
-	HEAD_PUT(&w, " ");
-	head_put(&w, reason, strlen(reason));
-	HEAD_PUT(&w, "\r\nContent-Length: ");
-	head_put_u64(&w, h->content_length);
-	if (h->content_type) {
-		HEAD_PUT(&w, "\r\nContent-Type: ");
-		head_put(&w, h->content_type, strlen(h->content_type));
-	}
-	if (h->gzip)
-		HEAD_PUT(&w, "\r\nContent-Encoding: gzip");
-	HEAD_PUT(&w, "\r\nCache-Control: private");
-	if (h->request_id) {
-		HEAD_PUT(&w, "\r\nX-Request-Id: ");
-		head_put(&w, h->request_id, strlen(h->request_id));
-	}
-	if (!h->keep_alive)
-		HEAD_PUT(&w, "\r\nConnection: close");
-	else if (h->say_keep_alive)
-		HEAD_PUT(&w, "\r\nConnection: keep-alive");
-	HEAD_PUT(&w, "\r\n");
-	if (h->extra)
-		head_put(&w, h->extra, strlen(h->extra));
-	HEAD_PUT(&w, "\r\n");
-	return w.full ? 0 : (size_t)(w.at - dst);
-}
-
-/* Decoders */
+/* Credentials */
 
 bool http1_basic(
 	struct bytes authorization, char *dst, size_t cap, char **user_out, char **pass_out)
