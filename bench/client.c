@@ -13,7 +13,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -918,95 +917,4 @@ void client_stop(struct client *c)
 void client_post(struct client *c, struct loop_msg *m)
 {
 	loop_post(c->loop, m);
-}
-
-/* ---- addresses ---- */
-
-bool client_parse_url(const char *url, struct client_address *out, char *why, size_t why_bytes)
-{
-	static const struct {
-		const char *scheme, *port;
-		bool tls;
-	} schemes[] = {{"http://", "80", false}, {"https://", "443", true},
-		{"imap://", "143", false}, {"imaps://", "993", true}};
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
-	struct addrinfo *found = NULL;
-	const char *at = NULL, *host_end, *port = NULL, *usual = NULL;
-	size_t n;
-	int err;
-
-	*out = (struct client_address){0};
-	for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
-		n = strlen(schemes[i].scheme);
-		if (strncasecmp(url, schemes[i].scheme, n) == 0) {
-			out->tls = schemes[i].tls;
-			usual = schemes[i].port;
-			at = url + n;
-		}
-	}
-	if (!at) {
-		snprintf(why, why_bytes, "'%s' does not begin with https:// or http://", url);
-		return false;
-	}
-	if (*at == '[') {
-		at++;
-		host_end = strchr(at, ']');
-		if (!host_end) {
-			snprintf(why, why_bytes, "'%s': no ']' after the address", url);
-			return false;
-		}
-		port = host_end + 1;
-	} else {
-		host_end = at + strcspn(at, ":/");
-		port = host_end;
-	}
-	n = (size_t)(host_end - at);
-	if (n == 0 || n >= sizeof(out->host)) {
-		snprintf(why, why_bytes, "'%s' names no host", url);
-		return false;
-	}
-	memcpy(out->host, at, n);
-	snprintf(out->port, sizeof(out->port), "%s", usual);
-	if (*port == ':') {
-		n = strcspn(++port, "/");
-		if (n == 0 || n >= sizeof(out->port) || strspn(port, "0123456789") < n) {
-			snprintf(why, why_bytes, "'%s' has no proper port", url);
-			return false;
-		}
-		memcpy(out->port, port, n);
-		out->port[n] = 0;
-		port += n;
-	}
-	if (*port != 0 && *port != '/') {
-		snprintf(why, why_bytes, "'%s' is not a URL", url);
-		return false;
-	}
-	snprintf(out->path, sizeof(out->path), "%s", port);
-	/* RFC 6761 6.3: localhost is loopback, also where no hosts file says so (containers). */
-	const char *host = strcmp(out->host, "localhost") == 0 ? "127.0.0.1" : out->host;
-
-	err = getaddrinfo(host, out->port, &hints, &found);
-	if (err) {
-		/* AI_ADDRCONFIG leaves out loopback on a machine without a network. */
-		hints.ai_flags = 0;
-		err = getaddrinfo(host, out->port, &hints, &found);
-	}
-	if (err || !found) {
-		snprintf(why, why_bytes, "%s: %s", out->host, gai_strerror(err));
-		return false;
-	}
-	const struct addrinfo *best = found;
-
-	while (best && best->ai_family != AF_INET)
-		best = best->ai_next;
-	if (!best)
-		best = found;
-	memcpy(&out->to, best->ai_addr, best->ai_addrlen);
-	freeaddrinfo(found);
-	return true;
-}
-
-void client_host_header(const struct client_address *a, char *dst, size_t cap)
-{
-	snprintf(dst, cap, strchr(a->host, ':') ? "[%s]:%s" : "%s:%s", a->host, a->port);
 }

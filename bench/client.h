@@ -28,19 +28,6 @@ struct client;
 
 enum { CLIENT_ADDRESSES_MAX = 16, CLIENT_WHY_BYTES = 256 };
 
-struct client_address {
-	char host[256]; /* as named: for SNI, certificate and Host header */
-	char port[16];
-	char path[256]; /* of a URL; "" or begins with '/' */
-	bool tls;
-	struct sockaddr_storage to;
-};
-/* https://HOST[:PORT][/PATH] or http://..., imaps:// or imap://; [v6] in brackets. Resolves HOST; an IPv4 address is
- * preferred, because that is what a server on localhost listens on more often. */
-bool client_parse_url(const char *url, struct client_address *out, char *why, size_t why_bytes);
-/* HOST:PORT as the Host header wants it. */
-void client_host_header(const struct client_address *a, char *dst, size_t cap);
-
 struct client_options {
 	const char *server_name; /* SNI, and the name a certificate must carry; NULL: none */
 	bool tls;

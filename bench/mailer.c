@@ -9,12 +9,12 @@
 #include "bench/mailer.h"
 
 #include "bench/smtp_reply.h"
+#include "bench/url.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -87,55 +87,30 @@ static void link_close(struct link *l)
 
 /* ---- where to ---- */
 
-static bool parse_tcp(struct mailer *m, const char *at)
-{
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL, *best;
-	const char *end = at + strcspn(at, "/"), *colon = memrchr(at, ':', (size_t)(end - at));
-	const char *port = m->lmtp ? "24" : "25";
-	char host[200], service[16];
-	size_t n;
-	int err;
-
-	/* [v6] or [v6]:port */
-	if (colon && memchr(colon, ']', (size_t)(end - colon)))
-		colon = NULL;
-	n = (size_t)((colon ? colon : end) - at);
-	if (*end || n == 0 || n >= sizeof(host))
-		return failed(m, "not lmtp://HOST:PORT, smtp://HOST:PORT or lmtp:/SOCKET", NULL);
-	if (at[0] == '[' && at[n - 1] == ']') {
-		at++;
-		n -= 2;
-	}
-	memcpy(host, at, n);
-	host[n] = 0;
-	snprintf(service, sizeof(service), "%s", colon ? colon + 1 : port);
-	err = getaddrinfo(host, service, &hints, &found);
-	if (err)
-		return failed(m, host, gai_strerror(err));
-	for (best = found; best->ai_next && best->ai_family != AF_INET;)
-		best = best->ai_next;
-	if (best->ai_family != AF_INET)
-		best = found;
-	memcpy(&m->to, best->ai_addr, best->ai_addrlen);
-	m->to_bytes = best->ai_addrlen;
-	freeaddrinfo(found);
-	return true;
-}
-
 static bool parse_target(struct mailer *m)
 {
-	const char *at = m->name;
+	static const char what[] = "not lmtp://HOST:PORT, smtp://HOST:PORT or lmtp:/SOCKET";
+	const char *path = m->name + 5;
+	struct url u;
 
-	m->lmtp = strncmp(at, "lmtp:", 5) == 0;
-	if (!m->lmtp && strncmp(at, "smtp:", 5) != 0)
-		return failed(m, "neither lmtp: nor smtp:", NULL);
-	at += 5;
-	if (strncmp(at, "//", 2) == 0)
-		return parse_tcp(m, at + 2);
-	if (at[0] != '/' || strlen(at) >= sizeof(m->to.un.sun_path))
-		return failed(m, "not lmtp://HOST:PORT, smtp://HOST:PORT or lmtp:/SOCKET", NULL);
+	m->lmtp = strncmp(m->name, "lmtp:", 5) == 0;
+	if (!m->lmtp && strncmp(m->name, "smtp:", 5) != 0)
+		return failed(m, what, NULL);
+	if (strncmp(path, "//", 2) == 0) {
+		char why[URL_WHY_BYTES];
+
+		if (!url_parse(m->name, URL_LMTP | URL_SMTP, &u, why, sizeof(why)))
+			return failed(m, why, NULL);
+		if (u.path[0])
+			return failed(m, what, NULL);
+		memcpy(&m->to, &u.to, u.to_bytes);
+		m->to_bytes = u.to_bytes;
+		return true;
+	}
+	if (path[0] != '/' || strlen(path) >= sizeof(m->to.un.sun_path))
+		return failed(m, what, NULL);
 	m->to.un.sun_family = AF_UNIX;
-	snprintf(m->to.un.sun_path, sizeof(m->to.un.sun_path), "%s", at);
+	memcpy(m->to.un.sun_path, path, strlen(path));
 	m->to_bytes = sizeof(m->to.un);
 	return true;
 }

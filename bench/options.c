@@ -216,6 +216,14 @@ static uint32_t number(const char *option, const char *text, uint32_t min, uint3
 	return (uint32_t)v;
 }
 
+static void address(const char *option, const char *text, unsigned schemes, struct url *out)
+{
+	char why[WHY];
+
+	if (!url_parse(text, schemes, out, why, sizeof(why)))
+		die("--%s: %s", option, why);
+}
+
 static int version_number(const char *text)
 {
 	int v = eas_version_parse(bytes_str(text));
@@ -291,7 +299,6 @@ void bench_options(struct bench *b, int argc, char **argv)
 {
 	const char *url = NULL, *metrics_url = NULL, *account = NULL, *password = NULL, *wrong;
 	uint32_t first = 0, list = 0;
-	char why[WHY];
 	int o;
 
 	while ((o = getopt_long(argc, argv, "s:u:n:Vh", options, NULL)) != -1) {
@@ -379,10 +386,7 @@ void bench_options(struct bench *b, int argc, char **argv)
 			b->poll_idle = o == OPT_IDLE_AFTER;
 			break;
 		case OPT_PUBLISH:
-			if (!client_parse_url(optarg, &b->publish_url, why, sizeof(why)))
-				die("--publish: %s", why);
-			if (b->publish_url.tls)
-				die("--publish: http:// only");
+			address("publish", optarg, URL_HTTP, &b->publish_url);
 			break;
 		case OPT_COMPRESS:
 			b->compress = number("compress", optarg, 1, 60);
@@ -424,10 +428,7 @@ void bench_options(struct bench *b, int argc, char **argv)
 			list = number("list", optarg, 1, 100000);
 			break;
 		case OPT_SUBSCRIBERS:
-			if (!client_parse_url(optarg, &b->subscribers_url, why, sizeof(why)))
-				die("--subscribers: %s", why);
-			if (b->subscribers_url.tls)
-				die("--subscribers: http:// only");
+			address("subscribers", optarg, URL_HTTP, &b->subscribers_url);
 			break;
 		case OPT_UNANSWERED:
 			b->unanswered_max = number("unanswered", optarg, 1, 4000000);
@@ -456,13 +457,10 @@ void bench_options(struct bench *b, int argc, char **argv)
 		die("one of --spawn and --url is needed");
 	if (b->spawn && (b->pid || metrics_url || b->data))
 		die("--pid, --metrics and --data belong to --url");
-	if (url && !client_parse_url(url, &b->url, why, sizeof(why)))
-		die("--url: %s", why);
+	if (url)
+		address("url", url, URL_HTTPS | URL_HTTP | URL_IMAPS | URL_IMAP, &b->url);
 	if (metrics_url) {
-		if (!client_parse_url(metrics_url, &b->metrics_url, why, sizeof(why)))
-			die("--metrics: %s", why);
-		if (b->metrics_url.tls)
-			die("--metrics: http:// only");
+		address("metrics", metrics_url, URL_HTTP, &b->metrics_url);
 		b->has_metrics = true;
 	}
 	if (b->users == 0)
@@ -473,7 +471,7 @@ void bench_options(struct bench *b, int argc, char **argv)
 		die("--account, --password: %s", wrong);
 	if ((account || password || first) && (b->spawn || b->data))
 		die("--account, --password and --first belong to --url without --data");
-	b->imap = url && strncmp(url, "imap", 4) == 0;
+	b->imap = url && (b->url.scheme == URL_IMAPS || b->url.scheme == URL_IMAP);
 	check_changes(b, url != NULL, list);
 	bool others = b->hold || b->grow || b->wake || b->load || b->burst || b->expire || b->storm;
 

@@ -8,6 +8,7 @@
 
 #include "bench/client.h"
 #include "bench/eas_request.h"
+#include "bench/url.h"
 #include "core/base/clock.h"
 #include "store/db.h"
 
@@ -74,7 +75,7 @@ struct folder {
 
 struct phone_app {
 	/* from the command line */
-	struct client_address server;
+	struct url server;
 	const char *user, *password, *state_file, *lmtp, *data_dir;
 	char device_id[EAS_DEVICE_ID_MAX + 1];
 	const char *folder_list, *ca_file;

@@ -303,7 +303,7 @@ void app_read_arguments(struct phone_app *a, int argc, char **argv)
 		add_step(a, argv[optind++]);
 	if (!url || !a->user || !a->password)
 		app_die("--url, --user and --password or --password-env are needed");
-	if (!client_parse_url(url, &a->server, why, sizeof(why)))
+	if (!url_parse(url, URL_HTTPS | URL_HTTP, &a->server, why, sizeof(why)))
 		app_die("--url: %s", why);
 	if (a->timeout_s == 0)
 		app_die("--timeout: at least 1");

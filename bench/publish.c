@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "bench/publish.h"
 
+#include "bench/http_answer.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
@@ -15,7 +16,7 @@
 
 struct publisher {
 	int fd;
-	struct client_address to;
+	struct url to;
 	char host[300];
 	struct buf in, out;
 };
@@ -34,21 +35,19 @@ void publisher_close(struct publisher **pp)
 	*pp = NULL;
 }
 
-struct publisher *publisher_open(const struct client_address *to, char *why, size_t why_bytes)
+struct publisher *publisher_open(const struct url *to, char *why, size_t why_bytes)
 {
 	struct timeval limit = {.tv_sec = 10};
-	socklen_t n = to->to.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-						   : sizeof(struct sockaddr_in);
 	struct publisher *p = calloc(1, sizeof(*p));
 	int one = 1;
 
 	CHECK(p);
 	p->to = *to;
-	client_host_header(to, p->host, sizeof(p->host));
+	url_host_header(to, p->host, sizeof(p->host));
 	p->fd = socket(to->to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (p->fd < 0 || setsockopt(p->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0 ||
 		setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) != 0 ||
-		connect(p->fd, (const struct sockaddr *)&to->to, n) != 0) {
+		connect(p->fd, (const struct sockaddr *)&to->to, to->to_bytes) != 0) {
 		snprintf(why, why_bytes, "%s: %s", p->host, strerror(errno));
 		publisher_close(&p);
 	}

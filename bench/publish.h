@@ -5,12 +5,14 @@
 #ifndef ROOST_BENCH_PUBLISH_H
 #define ROOST_BENCH_PUBLISH_H
 
-#include "bench/client.h"
+#include "bench/url.h"
+
+#include <stdint.h>
 
 struct publisher;
 
 /* to: an http:// URL; a phone's number is put behind its path. */
-struct publisher *publisher_open(const struct client_address *to, char *why, size_t why_bytes);
+struct publisher *publisher_open(const struct url *to, char *why, size_t why_bytes);
 void publisher_close(struct publisher **p);
 /* One POST for each of those phones, all sent at once, then all answers read. sent_ns_out: when
  * sending began (CLOCK_MONOTONIC). */

@@ -80,7 +80,7 @@ int main(int argc, char **argv)
 		return EXIT_MACHINE;
 	}
 	if (bench_server_begin(b)) {
-		client_host_header(&b->url, b->host_header, sizeof(b->host_header));
+		url_host_header(&b->url, b->host_header, sizeof(b->host_header));
 		/* The cheap one first: it leaves nothing behind that the others would measure. */
 		(void)((!b->handshake || bench_handshake(b)) && (!b->hold || bench_hold(b)) &&
 			(!b->grow || bench_grow(b)) && (!b->wake || bench_wake(b)) &&

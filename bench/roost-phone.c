@@ -55,7 +55,7 @@ int main(int argc, char **argv)
 	snprintf(agent, sizeof(agent), "roost-phone/%s", roost_version);
 	if (!a->device_id[0])
 		app_default_device(a);
-	client_host_header(&a->server, a->host_header, sizeof(a->host_header));
+	url_host_header(&a->server, a->host_header, sizeof(a->host_header));
 	if (!phone_basic(a->user, a->password, a->authorization, sizeof(a->authorization)))
 		app_die("user and password are too long");
 	a->who.host = a->host_header;

@@ -34,11 +34,11 @@ struct bench {
 	bool hold, grow, wake, load, burst, expire, handshake, storm, day, soak, crash, upgrade;
 	const char *roostd, *ca_file, *get_path, *poll_path, *json_file;
 	bool poll_idle, imap;
-	uint32_t rest_ms;                      /* before each round of burst */
-	struct client_address publish_url;     /* host "": changes go another way */
-	struct client_address subscribers_url; /* host "": nobody tells how many hang */
-	const char *mail;                      /* to where changes go by mail; NULL: another way */
-	bool mail_own;                         /* to the LMTP listener of the spawned server */
+	uint32_t rest_ms;           /* before each round of burst */
+	struct url publish_url;     /* host "": changes go another way */
+	struct url subscribers_url; /* host "": nobody tells how many hang */
+	const char *mail;           /* to where changes go by mail; NULL: another way */
+	bool mail_own;              /* to the LMTP listener of the spawned server */
 	char mail_own_set[300], mail_own_to[300];
 	uint32_t unanswered_max; /* of burst: phones that wait for their answer at a time */
 	uint32_t list_max;       /* recipients of one mail to a list */
@@ -62,7 +62,7 @@ struct bench {
 
 	/* the server */
 	struct target_server server;
-	struct client_address url, metrics_url;
+	struct url url, metrics_url;
 	const char *data;
 	pid_t pid;
 	bool has_metrics;

@@ -194,9 +194,9 @@ bool bench_server_begin(struct bench *b)
 	if (!bench_server_start(b))
 		return false;
 	snprintf(url, sizeof(url), "https://127.0.0.1:%u", b->server.https_port);
-	CHECK(client_parse_url(url, &b->url, why, sizeof(why)));
+	CHECK(url_parse(url, URL_HTTPS, &b->url, why, sizeof(why)));
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/metrics", b->server.admin_port);
-	CHECK(client_parse_url(url, &b->metrics_url, why, sizeof(why)));
+	CHECK(url_parse(url, URL_HTTP, &b->metrics_url, why, sizeof(why)));
 	b->has_metrics = true;
 	return mail_begin(b);
 }

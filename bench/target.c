@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "bench/target.h"
 
+#include "bench/http_answer.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
@@ -28,8 +29,8 @@ enum { BYTES_BOTH_ENDS = 9800, BYTES_ONE_END = 4900, BYTES_AT_LEAST = 256 << 20 
 #define PORT_RANGE "/proc/sys/net/ipv4/ip_local_port_range"
 #define BACKLOG    "/proc/sys/net/core/netdev_max_backlog"
 
-const char *const kernel_cache_names[KERNEL_CACHES] = {"TCP", "TCPv6", "sock_inode_cache", "filp",
-	"dentry", "io_kiocb", "request_sock_TCP"};
+const char *const kernel_cache_names[KERNEL_CACHES] = {
+	"TCP", "TCPv6", "sock_inode_cache", "filp", "dentry", "io_kiocb", "request_sock_TCP"};
 
 enum cache { TCP, TCP6, SOCK_INODE, FILP, DENTRY, KIOCB, REQUEST };
 /* struct epitem and struct eppoll_entry, whose caches they share with others (the first with the
@@ -535,25 +536,23 @@ bool kernel_settle(uint64_t timeout_ms, volatile const int *stop)
 
 /* ---- metrics ---- */
 
-bool metrics_fetch(
-	const struct client_address *from, struct metrics_page *page, char *why, size_t why_bytes)
+bool metrics_fetch(const struct url *from, struct metrics_page *page, char *why, size_t why_bytes)
 {
 	struct timeval limit = {.tv_sec = 10};
-	socklen_t n = from->to.ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-						     : sizeof(struct sockaddr_in);
 	int fd = socket(from->to.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct http_answer a;
 	const char *reason = "the connection ended too early";
 	struct buf in = {0};
-	char request[600];
+	char request[1024], host[300];
 	int k = 0;
 	bool ok = false;
 
+	url_host_header(from, host, sizeof(host));
 	snprintf(request, sizeof(request),
-		"GET %s HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n",
-		from->path[0] ? from->path : "/metrics", from->host, from->port);
+		"GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
+		from->path[0] ? from->path : "/metrics", host);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0 ||
-		connect(fd, (const struct sockaddr *)&from->to, n) != 0 ||
+		connect(fd, (const struct sockaddr *)&from->to, from->to_bytes) != 0 ||
 		send(fd, request, strlen(request), MSG_NOSIGNAL) < 0) {
 		reason = strerror(errno);
 		goto done;

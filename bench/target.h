@@ -7,7 +7,8 @@
 #ifndef ROOST_BENCH_TARGET_H
 #define ROOST_BENCH_TARGET_H
 
-#include "bench/client.h"
+#include "bench/url.h"
+#include "core/base/bytes.h"
 
 #include <stdio.h>
 #include <sys/types.h>
@@ -86,8 +87,7 @@ struct metrics_page {
 	struct buf text;
 };
 /* GET of an http:// URL; the page is replaced. */
-bool metrics_fetch(
-	const struct client_address *from, struct metrics_page *page, char *why, size_t why_bytes);
+bool metrics_fetch(const struct url *from, struct metrics_page *page, char *why, size_t why_bytes);
 /* Sum over all lines of that name whose labels contain `labels` (NULL: any). 0 when absent. */
 double metrics_value(const struct metrics_page *page, const char *name, const char *labels);
 /* Difference of two histograms (name without _bucket): the upper bound in seconds of the bucket

@@ -18,30 +18,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-static void urls_come_apart(void **state)
-{
-	struct client_address a;
-	char why[CLIENT_WHY_BYTES], host[300];
-	static const char *const bad[] = {"127.0.0.1:1", "ftp://127.0.0.1", "https://",
-		"https://:1", "https://127.0.0.1:", "https://127.0.0.1:x", "https://[::1",
-		"https://[::1]x"};
-
-	(void)state;
-	assert_true(client_parse_url("https://127.0.0.1:8443/x/y", &a, why, sizeof(why)));
-	assert_true(a.tls);
-	assert_string_equal(a.host, "127.0.0.1");
-	assert_string_equal(a.port, "8443");
-	assert_string_equal(a.path, "/x/y");
-	assert_true(client_parse_url("http://[::1]:80", &a, why, sizeof(why)));
-	assert_false(a.tls);
-	assert_int_equal(a.to.ss_family, AF_INET6);
-	client_host_header(&a, host, sizeof(host));
-	assert_string_equal(host, "[::1]:80");
-	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-		if (client_parse_url(bad[i], &a, why, sizeof(why)))
-			fail_msg("accepted: %s", bad[i]);
-}
-
 #define GOOD                                                                                       \
 	"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.ms-sync.wbxml\r\nContent-Length: 4\r\n"  \
 	"X-Empty:\r\n\r\n"
@@ -441,7 +417,6 @@ static int tls_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(urls_come_apart),
 		cmocka_unit_test(answers_are_whole_wherever_the_network_cuts),
 		cmocka_unit_test(what_is_no_answer_ends_the_connection),
 		cmocka_unit_test(bytes_before_any_request_are_no_answer),

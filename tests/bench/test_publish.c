@@ -50,7 +50,7 @@ static bool publish_to(struct server *s, char *why, size_t why_bytes)
 {
 	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t n = sizeof(sa);
-	struct client_address to;
+	struct url to;
 	struct publisher *p;
 	const uint32_t phones[] = {7, 12};
 	uint64_t sent_ns = 0;
@@ -63,7 +63,7 @@ static bool publish_to(struct server *s, char *why, size_t why_bytes)
 	assert_int_equal(listen(s->fd, 1), 0);
 	assert_int_equal(getsockname(s->fd, (struct sockaddr *)&sa, &n), 0);
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/pub/", ntohs(sa.sin_port));
-	assert_true(client_parse_url(url, &to, why, why_bytes));
+	assert_true(url_parse(url, URL_HTTP, &to, why, why_bytes));
 	assert_int_equal(pthread_create(&thread, NULL, serve, s), 0);
 	p = publisher_open(&to, why, why_bytes);
 	assert_non_null(p);

@@ -88,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	step = 1 + p[0];
 	p++, n--;
 	/* Bytewise where that is affordable: each step begins anew. */
-	least = 1 + n / 512;
+	least = 1 + n / 64;
 	for (int i = 0; i < ANSWERS_MAX; i++) {
 		const char *why_a = NULL, *why_b = NULL, *why_c = NULL;
 		int a, b, c;
