@@ -503,6 +503,8 @@ struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev
 		.conns = l->ring_conns,
 		.buffers = o->buffers ? o->buffers : BUFFERS_DEFAULT,
 		.buffer_bytes = o->buffer_bytes ? o->buffer_bytes : BUFFER_BYTES_DEFAULT,
+		.sq_entries = o->sq_entries,
+		.cq_entries = o->cq_entries,
 	};
 	l->rings = calloc(l->rings_max, sizeof(*l->rings));
 	l->room = calloc(l->rings_max, sizeof(*l->room));

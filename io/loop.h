@@ -69,11 +69,12 @@ struct loop_events {
 };
 
 struct loop_options {
-	uint32_t conns_max;      /* over all rings */
-	uint32_t ring_conns_max; /* 0: as RLIMIT_NOFILE allows (and at most 1 << 20) */
-	uint32_t buffers;        /* receive buffers per ring, power of two; 0: 256 */
-	uint32_t buffer_bytes;   /* 0: 2048 */
-	int cpu;                 /* pin the thread in loop_run; -1: no */
+	uint32_t conns_max;              /* over all rings */
+	uint32_t ring_conns_max;         /* 0: as RLIMIT_NOFILE allows (and at most 1 << 20) */
+	uint32_t buffers;                /* receive buffers per ring, power of two; 0: 256 */
+	uint32_t buffer_bytes;           /* 0: 2048 */
+	uint32_t sq_entries, cq_entries; /* per ring, see io/ring.h; 0: as the connections ask */
+	int cpu;                         /* pin the thread in loop_run; -1: no */
 	/* Futex word in memory shared with other processes, or NULL. */
 	const _Atomic uint32_t *commit_word;
 };

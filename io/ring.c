@@ -135,10 +135,13 @@ bool ring_has(enum ring_feature f)
 
 int ring_open(struct ring *r, const struct ring_options *o)
 {
-	uint32_t sq = clamp(pow2_at_least(o->conns / 16 + 1), SQ_ENTRIES_MIN, SQ_ENTRIES_MAX);
+	uint32_t sq = o->sq_entries ? o->sq_entries
+				    : clamp(pow2_at_least(o->conns / 16 + 1), SQ_ENTRIES_MIN,
+					      SQ_ENTRIES_MAX);
 	/* Every parked connection may fire at once; beyond this the kernel keeps an overflow list,
 	 * which is slower but loses nothing. */
-	uint32_t cq = clamp(pow2_at_least(o->conns + 64), 2 * sq, CQ_ENTRIES_MAX);
+	uint32_t cq = o->cq_entries ? o->cq_entries
+				    : clamp(pow2_at_least(o->conns + 64), 2 * sq, CQ_ENTRIES_MAX);
 	size_t ring_bytes = o->buffers * sizeof(struct io_uring_buf);
 	size_t buf_bytes = (size_t)o->buffers * o->buffer_bytes;
 	int err;

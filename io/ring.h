@@ -18,6 +18,9 @@ struct ring_options {
 	uint32_t conns;   /* direct descriptors */
 	uint32_t buffers; /* power of two, at most 32768 */
 	uint32_t buffer_bytes;
+	/* Powers of two, at least 4 and 8, cq_entries not below sq_entries; 0: as many as so many
+	 * connections ask for. Less than is asked for at once costs time and loses nothing. */
+	uint32_t sq_entries, cq_entries;
 };
 
 struct ring {

@@ -3,11 +3,13 @@
 #include "tests/io/loop_fixture.h"
 
 #include "core/base/clock.h"
+#include "core/base/metrics.h"
 
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -84,6 +86,95 @@ static void many_rings_serve_as_one(void **state)
 	close(c[0]);
 	assert_true(reached(f, &f->released, N + 1));
 	fixture_free(f);
+}
+
+enum { CROWD = 100 };
+
+/* A turn asks for 25 times as much as the queue takes, and as much comes back at once: answers,
+ * closings, connects and what wakes the loop are all there in the end, each once (the fixture's account
+ * of slots sees to that). */
+static void crowd_through_tiny_queues(uint32_t ring_conns_max)
+{
+	static _Atomic uint32_t word;
+	struct fixture *f = fixture_listening(&(struct loop_options){.conns_max = 4 * CROWD,
+		.ring_conns_max = ring_conns_max,
+		.sq_entries = 4,
+		.cq_entries = 8,
+		.commit_word = &word,
+		.cpu = -1});
+	int64_t full = metrics_sum(M_RING_SQ_FULL), overflow = metrics_sum(M_RING_CQ_OVERFLOW);
+	static struct loop_msg posts[CROWD];
+	static uint32_t mine[CROWD];
+	unsigned resets = 0;
+	static int c[CROWD];
+
+	f->echo = true;
+	f->reads = do_recv;
+	for (unsigned i = 0; i < CROWD; i++)
+		c[i] = client_to(&f->addr);
+	assert_true(reached(f, &f->accepted, CROWD));
+	for (unsigned r = 1; r <= 3; r++) {
+		for (unsigned i = 0; i < CROWD; i++)
+			client_send(c[i], "all at once");
+		assert_true(reached(f, &f->sent, r * CROWD));
+		for (unsigned i = 0; i < CROWD; i++)
+			client_expect(c[i], "all at once");
+	}
+	/* Reading taken back and begun anew, all of them before the kernel hears of any. */
+	for (unsigned i = 0; i < CROWD; i++) {
+		do_unwatch(f, f->order[i]);
+		do_watch(f, f->order[i]);
+		loop_post(f->loop, &posts[i]);
+	}
+	assert_true(reached(f, &f->messages, CROWD));
+	atomic_fetch_add(&word, 1);
+	unsigned commits = f->commits;
+	for (unsigned i = 0; i < CROWD; i++)
+		client_send(c[i], "and again");
+	assert_true(reached(f, &f->sent, 4 * CROWD));
+	for (unsigned i = 0; i < CROWD; i++)
+		client_expect(c[i], "and again");
+	assert_int_equal(f->commits, commits + 1);
+	/* Those that are there close, half of them by a linked pair, while others connect. */
+	f->echo = false;
+	f->reads = NULL;
+	for (unsigned i = 0; i < CROWD; i++) {
+		do_close(f, f->order[i], i % 2);
+		mine[i] = do_connect(f, &f->addr, NULL);
+		assert_int_not_equal(mine[i], UINT32_MAX);
+	}
+	assert_true(reached(f, &f->released, CROWD));
+	assert_true(reached(f, &f->connected, CROWD));
+	assert_true(reached(f, &f->accepted, 2 * CROWD));
+	for (unsigned i = 0; i < CROWD; i++) {
+		char byte;
+		int end = client_read(c[i], &byte, 1);
+
+		/* (rings are reaped in their order, so order[i] need not be the peer of c[i]) */
+		assert_true(end == 0 || end == -ECONNRESET);
+		resets += end != 0;
+		close(c[i]);
+		assert_int_equal(f->conns[mine[i]].connect_err, 0);
+		do_close(f, mine[i], i % 2);
+		do_close(f, f->order[CROWD + i], i % 3);
+	}
+	assert_int_equal(resets, CROWD / 2);
+	assert_true(reached(f, &f->released, 3 * CROWD));
+	assert_true(metrics_sum(M_RING_SQ_FULL) > full);
+	assert_true(metrics_sum(M_RING_CQ_OVERFLOW) > overflow);
+	fixture_free(f);
+}
+
+static void tiny_queues_lose_nothing(void **state)
+{
+	(void)state;
+	crowd_through_tiny_queues(0);
+}
+
+static void tiny_queues_of_many_rings_lose_nothing(void **state)
+{
+	(void)state;
+	crowd_through_tiny_queues(64);
 }
 
 static void the_tick_is_on_time(void **state)
@@ -182,6 +273,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(both_ends_in_one_loop),
 		cmocka_unit_test(many_rings_serve_as_one),
+		cmocka_unit_test(tiny_queues_lose_nothing),
+		cmocka_unit_test(tiny_queues_of_many_rings_lose_nothing),
 		cmocka_unit_test(the_tick_is_on_time),
 		cmocka_unit_test(stopping_works_from_anywhere),
 		cmocka_unit_test(too_many_connections_are_explained),
