@@ -109,9 +109,9 @@ static void on_accepted(void *arg, uint32_t slot, unsigned listener, const struc
 {
 	struct shard *s = arg;
 
-	CHECK(slot < s->slots_max && listener < ARRAY_LEN(s->kinds));
+	CHECK(slot < s->slots_max && listener < s->listeners.count);
 	s->newcomers = true;
-	conn_accepted(s, slot, s->kinds[listener], peer);
+	conn_accepted(s, slot, s->listeners.kind[listener], peer);
 }
 
 static void on_received(void *arg, uint32_t slot, const uint8_t *p, int n)
@@ -276,8 +276,8 @@ static void begin_drain(struct shard *s, uint64_t grace_ms)
 	loop_listen_stop(s->loop);
 	/* Newcomers are refused at once, and those in the backlog reset: whoever balances the load
 	 * then goes elsewhere. The descriptors stay the server's. */
-	for (unsigned i = 0; i < s->listener_count; i++)
-		shutdown(s->listeners[i], SHUT_RD);
+	for (unsigned i = 0; i < s->listeners.count; i++)
+		shutdown(s->listeners.fd[i], SHUT_RD);
 	park_end_all(s, WAKE_DRAIN);
 	for (uint32_t i = 0; i < s->slots_end && s->open_conns; i++) {
 		struct conn *c = &s->conns[i];
@@ -365,8 +365,8 @@ static void vary_keepalive(struct shard *s, uint64_t now_ms)
 		return;
 	s->newcomers = false;
 	s->vary_at_ms = now_ms + VARY_MS;
-	for (unsigned i = 0; i < s->listener_count; i++)
-		keepalive_set(s->listeners[i], idle_s, shard_random(s));
+	for (unsigned i = 0; i < s->listeners.count; i++)
+		keepalive_set(s->listeners.fd[i], idle_s, shard_random(s));
 }
 
 static uint64_t on_tick(void *arg, uint64_t now_ms)
@@ -434,8 +434,8 @@ static void *map_lazily(size_t bytes)
 	return p;
 }
 
-struct shard *shard_new(struct server *server, unsigned index, const int *listeners,
-	const enum listener_kind *kinds, unsigned listener_count, char *why, size_t why_bytes)
+struct shard *shard_new(struct server *server, unsigned index, const struct listeners *listeners,
+	char *why, size_t why_bytes)
 {
 	const struct config *c = atomic_load(&server->config);
 	struct shard *s = calloc(1, sizeof(*s));
@@ -448,7 +448,7 @@ struct shard *shard_new(struct server *server, unsigned index, const int *listen
 	};
 	struct db_txn txn;
 
-	CHECK(s && listener_count <= ARRAY_LEN(s->kinds));
+	CHECK(s);
 	s->server = server;
 	s->index = index;
 	list_init(&s->active_all);
@@ -476,12 +476,9 @@ struct shard *shard_new(struct server *server, unsigned index, const int *listen
 		db_read_end(&txn);
 	}
 	atomic_store(&s->last_tick_ms, loop_now_ms(s->loop));
-	s->listener_count = listener_count;
-	for (unsigned i = 0; i < listener_count; i++) {
-		s->kinds[i] = kinds[i];
-		s->listeners[i] = listeners[i];
-		loop_listen(s->loop, listeners[i]);
-	}
+	s->listeners = *listeners;
+	for (unsigned i = 0; i < listeners->count; i++)
+		loop_listen(s->loop, listeners->fd[i]);
 	return s;
 }
 

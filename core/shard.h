@@ -8,15 +8,14 @@
 #ifndef ROOST_CORE_SHARD_H
 #define ROOST_CORE_SHARD_H
 
+#include "core/listeners.h"
 #include "core/server.h"
 
 #include "core/admin/admin.h"
 
-enum listener_kind { LISTENER_HTTPS, LISTENER_HTTP };
-
-/* Listening sockets are the server's; `kinds` says what each speaks. NULL with one line in why. */
-struct shard *shard_new(struct server *server, unsigned index, const int *listeners,
-	const enum listener_kind *kinds, unsigned listener_count, char *why, size_t why_bytes);
+/* The listening sockets stay the server's. NULL with one line in why. */
+struct shard *shard_new(struct server *server, unsigned index, const struct listeners *listeners,
+	char *why, size_t why_bytes);
 void shard_run(struct shard *s); /* until drained or stopped */
 void shard_free(struct shard **s);
 /* Begins the drain: no new connections, parked requests answered, the rest finished; shard_run

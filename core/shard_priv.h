@@ -236,9 +236,7 @@ struct shard {
 	struct conn *conns;
 	uint32_t slots_max;
 	uint32_t slots_end; /* no slot from here on was ever used: its memory is not mapped */
-	int listeners[64];
-	enum listener_kind kinds[64];
-	unsigned listener_count;
+	struct listeners listeners;
 	bool newcomers; /* since the listeners' keepalive was varied, see core/keepalive.h */
 	uint64_t vary_at_ms;
 	struct active *active_free;

@@ -237,7 +237,7 @@ static int begin(void **state)
 		&(struct tls_options){.pairs = &pair, .pair_count = 1}, why, sizeof(why));
 	tls_client = tls_client_new(&(struct tls_client_options){0}, why, sizeof(why));
 	assert_true(tls && tls_client);
-	server.shards[0] = shard_new(&server, 0, NULL, NULL, 0, why, sizeof(why));
+	server.shards[0] = shard_new(&server, 0, &(struct listeners){.count = 0}, why, sizeof(why));
 	assert_non_null(server.shards[0]);
 	return 0;
 }

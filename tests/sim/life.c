@@ -50,9 +50,9 @@ int64_t world_wall_ms(void)
 
 static struct server *process_new(unsigned shards, bool starts)
 {
-	const enum listener_kind kind = world.tls ? LISTENER_HTTPS : LISTENER_HTTP;
+	const struct listeners listeners = {
+		.count = 1, .fd = {-1}, .kind = {world.tls ? LISTENER_HTTPS : LISTENER_HTTP}};
 	struct server *s = calloc(1, sizeof(*s));
-	const int listener = -1;
 	char why[256] = "";
 
 	CHECK(s);
@@ -69,7 +69,7 @@ static struct server *process_new(unsigned shards, bool starts)
 	s->workers = work_pool_new(4, (size_t)world.config->core_work_queue_max);
 	net_next_loop = 0;
 	for (unsigned i = 0; i < shards; i++) {
-		s->shards[i] = shard_new(s, i, &listener, &kind, 1, why, sizeof(why));
+		s->shards[i] = shard_new(s, i, &listeners, why, sizeof(why));
 		CHECK(s->shards[i]);
 	}
 	return s;
