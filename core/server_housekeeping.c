@@ -90,6 +90,7 @@ void server_housekeeping(struct server *s)
 	r->housekeeping_ms = now + HOUSEKEEPING_MS;
 	/* (counts what it clears itself) */
 	db_clear_stale_readers(s->db);
+	db_publish_missed(s->db);
 	prune_some(r);
 	watch_machine(r, now);
 	db_release_pages(s->db);

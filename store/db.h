@@ -102,6 +102,10 @@ const struct db_notify *db_notify(const struct db *db);
 /* CLOCK_MONOTONIC ns at which journal number seq became durable; 0 when too long ago to know. */
 uint64_t db_commit_time_ns(const struct db *db, uint64_t seq);
 
+/* Tells of commits of which nobody told, because the process that made them was killed just then;
+ * returns whether there were any. Called by a housekeeper: until then their readers wait. One read. */
+int db_publish_missed(struct db *db);
+
 struct db_stats {
 	uint64_t map_bytes;
 	uint64_t used_bytes; /* high-water mark of the file; free pages inside count as used */

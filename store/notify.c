@@ -68,6 +68,25 @@ uint64_t db_commit_time_ns(const struct db *db, uint64_t seq)
 	return below || count <= DB_NOTIFY_COMMITS ? best_ns : 0;
 }
 
+int db_publish_missed(struct db *db)
+{
+	/* In this order: what was published before the snapshot is in the snapshot. */
+	uint64_t published = atomic_load(&db->notify->page.seq), head;
+	struct db_txn txn;
+	int err = db_read(db, &txn);
+
+	if (err)
+		return err;
+	head = journal_head(&txn);
+	db_read_end(&txn);
+	if (head <= published)
+		return 0;
+	/* Or its process is about to publish it: then it is told twice, which harms nobody. When it
+	 * was committed is not known. */
+	notify_publish(db, head, 0);
+	return 1;
+}
+
 /* The page says what was published; the journal says what is durable. They differ after a crash
  * between the two, and when the data file was put back from a backup. */
 int notify_derive(struct db *db)

@@ -723,6 +723,30 @@ static void page_follows_the_journal_after_a_crash(void **state)
 	assert_int_equal(db_commit_time_ns(f->db, 11), 0);
 }
 
+/* To phones: mail of a tool that was killed between its commit and telling of it wakes them too, and
+ * not only with the next commit. The page is put back to where such a tool leaves it. */
+static void a_commit_nobody_told_of_is_told(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t mailbox = fixture_account(f, "a@example.org"), told = 10;
+	const uint64_t told_seq = told;
+	char path[512];
+	int fd;
+
+	fixture_deliver(f, mailbox, FOLDER_ID_INBOX, 1);
+	assert_int_equal(db_publish_missed(f->db), 0); /* all is told */
+	snprintf(path, sizeof(path), "%s/notify", f->dir);
+	fd = open(path, O_WRONLY);
+	assert_int_equal(pwrite(fd, &told_seq, 8, offsetof(struct db_notify, seq)), 8);
+	assert_int_equal(pwrite(fd, &told, 4, offsetof(struct db_notify, word)), 4);
+	close(fd);
+	assert_int_equal(atomic_load(&db_notify(f->db)->word), 10);
+	assert_int_equal(db_publish_missed(f->db), 1);
+	assert_int_equal(atomic_load(&db_notify(f->db)->seq), 11);
+	assert_int_equal(atomic_load(&db_notify(f->db)->word), 11);
+	assert_int_equal(db_publish_missed(f->db), 0);
+}
+
 static void commit_times_are_known_for_a_while(void **state)
 {
 	struct fixture *f = *state;
@@ -884,6 +908,7 @@ int main(void)
 		TEST(commit_wakes_another_process),
 		TEST(two_processes_publish),
 		TEST(page_follows_the_journal_after_a_crash),
+		TEST(a_commit_nobody_told_of_is_told),
 		TEST(commit_times_are_known_for_a_while),
 		TEST(backup_while_writing),
 		TEST(checker_misses_every_row),
