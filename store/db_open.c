@@ -40,6 +40,7 @@ int db_note_owner(struct db *db)
 	/* In this order there is a number to be read at any time. */
 	if (pwrite(db->lock_fd, text, (size_t)n, 0) != n || ftruncate(db->lock_fd, n))
 		return db_errno();
+	db->owner_noted = true;
 	return DB_OK;
 }
 
@@ -62,12 +63,11 @@ static void obey_server(struct db *db)
 }
 
 /* A lock belongs to the open file, whichever process holds it. */
-static int lock_inherited(struct db *db, int fd, char *why, size_t why_bytes)
+static int lock_inherited(struct db *db, char *why, size_t why_bytes)
 {
 	struct stat ours, theirs;
 
-	db->lock_fd = fd;
-	if (fstatat(db->dir_fd, "lock", &ours, 0) || fstat(fd, &theirs) ||
+	if (fstatat(db->dir_fd, "lock", &ours, 0) || fstat(db->lock_fd, &theirs) ||
 		ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino)
 		return db_fail(DB_INVALID, why, why_bytes,
 			"%s is not the directory that was handed over: store.dir needs a restart",
@@ -82,7 +82,7 @@ static const char closed_mark[] = "closed\n";
 static void note_closed(struct db *db)
 {
 	char text[96] = "";
-	ssize_t n = pread(db->lock_fd, text, sizeof(text) - 1, 0);
+	ssize_t n = db->owner_noted ? pread(db->lock_fd, text, sizeof(text) - 1, 0) : 0;
 
 	if (n <= 0 || strtol(text, NULL, 10) != (long)getpid())
 		return;
@@ -265,13 +265,17 @@ int db_open(const struct db_options *o, struct db **db_out, char *why, size_t wh
 	struct db *db;
 	int rc, err;
 
-	if (!o->dir || !o->dir[0] || strlen(o->dir) >= sizeof(db->dir))
-		return db_fail(DB_INVALID, why, why_bytes, "no usable directory name");
-	db = aligned_alloc(_Alignof(struct db), sizeof(*db));
-	if (!db)
-		return db_fail(DB_IO, why, why_bytes, "no memory");
+	bool named = o->dir && o->dir[0] && strlen(o->dir) < sizeof(db->dir);
+	db = named ? aligned_alloc(_Alignof(struct db), sizeof(*db)) : NULL;
+	if (!db) {
+		if (o->lock_fd > 0)
+			close(o->lock_fd);
+		return named ? db_fail(DB_IO, why, why_bytes, "no memory")
+			     : db_fail(DB_INVALID, why, why_bytes, "no usable directory name");
+	}
 	memset(db, 0, sizeof(*db));
-	db->lock_fd = db->notify_fd = db->dir_fd = -1;
+	db->lock_fd = o->lock_fd > 0 ? o->lock_fd : -1;
+	db->notify_fd = db->dir_fd = -1;
 	strcpy(db->dir, o->dir);
 	db->no_sync = o->no_sync;
 	db->map_max = (o->map_bytes_max ? o->map_bytes_max : UINT64_C(256) << 30) / page * page;
@@ -299,7 +303,7 @@ int db_open(const struct db_options *o, struct db **db_out, char *why, size_t wh
 	if (err)
 		goto out;
 	if (o->lock_fd > 0)
-		err = lock_inherited(db, o->lock_fd, why, why_bytes);
+		err = lock_inherited(db, why, why_bytes);
 	else if (o->server)
 		err = lock_server(db, why, why_bytes);
 	if (err)

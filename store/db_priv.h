@@ -56,6 +56,7 @@ struct db {
 	bool no_sync;
 	int lock_fd, notify_fd, dir_fd;
 	bool left_open;
+	bool owner_noted; /* by us, in the lock file */
 	struct notify_file *notify;
 
 	/* One writer of this process at a time. LMDB has such a lock of its own, but the map may

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "tests/store/fixture.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -271,6 +272,33 @@ static void a_killed_server_is_told_from_one_that_closed(void **state)
 	assert_false(left_open(&f->options)); /* (to a tool it is nothing) */
 	f->options.server = true;
 	assert_false(left_open(&f->options));
+}
+
+/* To the next server: a lock that was handed over to an opening that fails is not kept by anybody. */
+static void a_lock_handed_over_is_not_leaked(void **state)
+{
+	struct fixture *f = *state;
+	struct db_options o;
+	char nowhere[300], why[256] = "";
+	int fd;
+
+	db_close(&f->db);
+	f->options.server = true;
+	fixture_open(f);
+	snprintf(nowhere, sizeof(nowhere), "%s/nowhere", f->dir);
+	const char *const dirs[] = {"", nowhere, f->dir};
+	for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
+		fd = dup(db_lock_fd(f->db));
+		assert_true(fd > 0);
+		o = (struct db_options){.dir = dirs[i], .server = true, .lock_fd = fd};
+		assert_true(open_quietly(&o, why, sizeof(why)) < 0);
+		assert_int_equal(fcntl(fd, F_GETFD), -1);
+		assert_int_equal(errno, EBADF);
+	}
+	/* ... and the one that holds it still has not been called closed. */
+	memset(why, 0, sizeof(why));
+	assert_true(pread(db_lock_fd(f->db), why, sizeof(why) - 1, 0) > 0);
+	assert_null(strstr(why, "closed"));
 }
 
 /* LMDB would lose its locks. */
@@ -895,6 +923,7 @@ int main(void)
 		TEST(foreign_files_are_refused),
 		TEST(second_server_is_refused),
 		TEST(a_killed_server_is_told_from_one_that_closed),
+		TEST(a_lock_handed_over_is_not_leaked),
 		TEST(one_process_opens_it_once),
 		TEST(failed_write_leaves_nothing),
 		TEST(first_failure_sticks),
