@@ -7,9 +7,13 @@
 #include "core/eas/query.h"
 #include "core/version.h"
 
+#include <errno.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <strings.h>
 
 static const char usage[] =
 	"roost-bench - measures a push server\n"
@@ -233,6 +237,18 @@ static int version_number(const char *text)
 	die("--protocol-version: '%s' is none of 12.1, 14.0, 14.1, 16.0 and 16.1", text);
 }
 
+/* After hours of measuring is too late. */
+static void check_json(const char *file)
+{
+	FILE *f;
+
+	if (strcmp(file, "-") == 0 || strcmp(file, "none") == 0)
+		return;
+	f = fopen(file, "ae");
+	if (!f || fclose(f) != 0)
+		die("--json: %s: %s", file, strerror(errno));
+}
+
 /* How changes come about, and whose phones there are. */
 static void check_changes(struct bench *b, bool url, uint32_t list)
 {
@@ -454,11 +470,19 @@ void bench_options(struct bench *b, int argc, char **argv)
 	while (optind < argc)
 		choose(b, argv[optind++]);
 	if (b->spawn == (url != NULL))
-		die("one of --spawn and --url is needed");
+		die("%s", url ? "--spawn and --url exclude each other"
+			      : "--spawn or --url is needed");
 	if (b->spawn && (b->pid || metrics_url || b->data))
 		die("--pid, --metrics and --data belong to --url");
 	if (url)
 		address("url", url, URL_HTTPS | URL_HTTP | URL_IMAPS | URL_IMAP, &b->url);
+	if (url && b->url.path[0] && strcmp(b->url.path, "/") != 0 &&
+		strcasecmp(b->url.path, "/Microsoft-Server-ActiveSync") != 0)
+		die("--url: no path: that of ActiveSync is always the same (--get, --poll and "
+		    "--poll-idle take others)");
+	if (b->pid && kill(b->pid, 0) != 0 && errno == ESRCH)
+		die("--pid: there is no process %d", (int)b->pid);
+	check_json(b->json_file);
 	if (metrics_url) {
 		address("metrics", metrics_url, URL_HTTP, &b->metrics_url);
 		b->has_metrics = true;

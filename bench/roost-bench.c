@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static volatile uint64_t interrupted_ms;
@@ -37,14 +38,29 @@ static void show_all(struct bench *b)
 		figures_json(&b->figures, s, stdout);
 	} else if (strcmp(b->json_file, "none") != 0) {
 		f = fopen(b->json_file, "ae");
-		if (f) {
+		if (f)
 			figures_json(&b->figures, s, f);
-			fclose(f);
-		} else {
+		/* (figures_json has flushed: what went wrong is remembered in f) */
+		bool bad = !f || ferror(f);
+
+		if (!f || fclose(f) != 0 || bad)
 			bench_failed(b, "%s: %s", b->json_file, strerror(errno));
-		}
 	}
 	json_decref(s);
+}
+
+/* Better now than after all. */
+static bool server_is_right(struct bench *b)
+{
+	url_host_header(&b->url, b->host_header, sizeof(b->host_header));
+	if (b->spawn)
+		return true;
+	if (!bench_first_phone(b) || (b->has_metrics && !bench_metrics(b, &b->before)))
+		return false;
+	if (b->has_metrics && !strstr((const char *)b->before.text.p, "roost_parked_requests"))
+		return bench_failed(b, "--metrics: that page of %s:%s is not roostd's /metrics",
+			b->metrics_url.host, b->metrics_url.port);
+	return true;
 }
 
 int main(int argc, char **argv)
@@ -79,8 +95,7 @@ int main(int argc, char **argv)
 		machine_untune(stderr);
 		return EXIT_MACHINE;
 	}
-	if (bench_server_begin(b)) {
-		url_host_header(&b->url, b->host_header, sizeof(b->host_header));
+	if (bench_server_begin(b) && server_is_right(b)) {
 		/* The cheap one first: it leaves nothing behind that the others would measure. */
 		(void)((!b->handshake || bench_handshake(b)) && (!b->hold || bench_hold(b)) &&
 			(!b->grow || bench_grow(b)) && (!b->wake || bench_wake(b)) &&

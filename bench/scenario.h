@@ -154,6 +154,9 @@ bool bench_caught_up_user(struct bench *b, uint32_t user, char *why, size_t why_
 /* Phones of one account that hang. */
 uint32_t bench_phones_of_user(const struct bench *b, uint32_t user);
 
+/* A server that was named by URL: one phone asks it first. False: said what is wrong. first.c. */
+bool bench_first_phone(struct bench *b);
+
 /* ---- the phones: phones.c ---- */
 
 void bench_client_settings(const struct bench *b, uint32_t phones, struct client_options *o);

@@ -183,7 +183,8 @@ bool target_start(struct target_server *t, const char *program, const char *cons
 		if (waitpid(t->pid, &status, WNOHANG) == t->pid) {
 			t->pid = 0;
 			log_tail(t->log, tail, sizeof(tail));
-			snprintf(why, why_bytes, "%s ended at once: %s", program, tail);
+			snprintf(why, why_bytes, "%s ended at once: %s", program,
+				tail[0] ? tail : "without a word; is it roostd?");
 			return false;
 		}
 		pause_ms(20);

@@ -5,6 +5,7 @@
 
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -71,7 +72,8 @@ static bool parse_rest(const char *text, const char *at, struct url *u, char *wh
 	memcpy(u->host, at, n);
 	if (*end == ':') {
 		n = strcspn(++end, "/");
-		if (n == 0 || n >= sizeof(u->port) || strspn(end, "0123456789") < n)
+		if (n == 0 || n >= sizeof(u->port) || strspn(end, "0123456789") < n ||
+			strtoul(end, NULL, 10) - 1 >= 65535)
 			return wrong(text, "has no proper port", why, why_bytes);
 		memcpy(u->port, end, n);
 		u->port[n] = 0;

@@ -73,8 +73,8 @@ static void what_is_no_url_is_refused(void **state)
 {
 	static const char *const bad[] = {"", "127.0.0.1:1", "https:/127.0.0.1", "https://",
 		"https://:1", "https://127.0.0.1:", "https://127.0.0.1:x", "https://127.0.0.1:1x/",
-		"https://[::1", "https://[]", "https://[::1]x", "https:///path",
-		"https://127.0.0.1:1234567890123456"};
+		"https://127.0.0.1:0", "https://127.0.0.1:65536", "https://[::1", "https://[]",
+		"https://[::1]x", "https:///path", "https://127.0.0.1:1234567890123456"};
 	char why[URL_WHY_BYTES], longest[700] = "https://127.0.0.1/";
 	struct url u, before;
 

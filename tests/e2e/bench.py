@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The tools that measure: roost-phone does every verb, and roost-bench's books agree in a day, over a crash and
 over upgrades."""
-import json, os, subprocess, sys, tempfile
+import contextlib, json, os, socket, subprocess, sys, tempfile, threading
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from eas import *
 
@@ -39,6 +39,67 @@ def bench(*arguments):
             if "value" in o:
                 figures[o["name"]] = o
     return p.returncode, figures, p.stderr.decode()[-2000:]
+
+# ---- what is wrong is said before anything is measured ----------------------------------------------------
+class Other(threading.Thread):
+    """A server that is none of ours: says `answer` to whoever has asked, or to whoever comes."""
+    def __init__(self, answer, first=False):
+        super().__init__(daemon=True)
+        self.answer, self.first, self.c = answer, first, socket.create_server(("127.0.0.1", 0))
+        self.start()
+
+    def run(self):
+        while True:
+            c, _ = self.c.accept()
+            with c, contextlib.suppress(OSError):
+                if not self.first:
+                    c.recv(65536)
+                c.sendall(self.answer)
+                c.recv(65536)
+
+    def url(self, scheme="http"):
+        return f"{scheme}://127.0.0.1:{self.c.getsockname()[1]}"
+
+
+def http(status, *headers):
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "Content-Length: 0", "", ""]).encode()
+
+
+def wrong(name, expect, *arguments, code=1):
+    p = subprocess.run([os.path.join(BIN, "roost-bench"), "-n", "20", "--idle", "1", "--json", "none", *arguments],
+                       capture_output=True, timeout=60)
+    said = p.stderr.decode()
+    ok(p.returncode == code and expect in said and p.stdout == b"" and "parking" not in said, f"roost-bench: {name}",
+       f"{p.returncode}: {said[-500:]}")
+
+
+s = Server(tls=True)
+ours = f"https://127.0.0.1:{s.https}"
+mine = ("--account", "alice%d@example.test", "--password", "secret", "--prime")
+wrong("nobody listens", "does the server run", "--url", f"https://127.0.0.1:{free_port()}", *mine, "hold")
+wrong("no ActiveSync there", "is it an ActiveSync server", "--url", Other(http("404 Not Found")).url(), *mine, "hold")
+wrong("another 200", "not as an ActiveSync server", "--url", Other(http("200 OK")).url(), *mine, "hold")
+wrong("a redirection", "on to https://else.example/", "--url",
+      Other(http("302 Found", "Location: https://else.example/")).url(), *mine, "hold")
+wrong("another version", "--protocol-version", "--url",
+      Other(http("200 OK", "MS-ASProtocolVersions: 2.5,12.1")).url(), *mine, "hold")
+wrong("another proof", "another proof", "--url",
+      Other(http("401 No", "WWW-Authenticate: Negotiate")).url(), *mine, "hold")
+wrong("no HTTP", "as it should", "--url", Other(b"220 mail.example ESMTP\r\n").url(), *mine, "hold")
+wrong("no TLS", "no TLS with", "--url", Other(b"220 mail.example ESMTP\r\n").url("https"), *mine, "hold")
+wrong("no IMAP", "does not greet", "--url", Other(b"220 mail.example ESMTP\r\n", first=True).url("imap"), "hold")
+wrong("TLS on that port", "want https", "--url", ours.replace("https", "http"), *mine, "hold")
+wrong("an account that is not there", "alice0@example.test with its password", "--url", ours, *mine, "hold")
+wrong("a certificate that nobody signed", "signed by --ca", "--url", ours, "--ca",
+      "/etc/ssl/certs/ca-certificates.crt", *mine, "hold")
+wrong("no such process", "no process", "--url", ours, "--pid", "4000000", *mine, "hold", code=2)
+wrong("a path that is not used", "no path", "--url", ours + "/owa", *mine, "hold", code=2)
+wrong("a port that is none", "proper port", "--url", "https://127.0.0.1:99999", *mine, "hold", code=2)
+wrong("a file that cannot be written", "--json: /no/such", "--spawn", "--json", "/no/such/file", "hold", code=2)
+s.ctl("user", "add", "alice0@example.test", "--password-stdin", input="secret", check=True)
+wrong("metrics of something else", "is not roostd's", "--url", ours, "--metrics", Other(http("200 OK")).url() + "/metrics",
+      *mine, "hold")
+s.stop()
 
 code, f, why = bench("-n", "600", "--seconds", "12", "day")
 ok(code == 0 and f, "a day of 600 phones succeeds", why)
