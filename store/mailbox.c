@@ -102,22 +102,48 @@ static int folder_oldest_position(
 	return DB_OK;
 }
 
-int mailbox_wants_pruning(struct db_txn *txn, uint32_t mailbox)
+/* Tombstones of the mailbox, counted to a little above `enough`: all, or those that pruning would
+ * drop. A lost phone holds back any number of the others, so of a folder only the first are looked
+ * at, twice as many as are enough. */
+static int tombstones_count(struct db_txn *txn, uint32_t mailbox, bool droppable, uint32_t enough)
 {
 	struct bytes prefix, from, k, v;
+	uint32_t folder = 0, looks = 0;
+	uint64_t oldest = UINT64_MAX;
+	struct record_tombstone tomb;
 	struct key_parts parts;
 	struct key key;
 	int n = 0, err;
 
 	from = prefix = key_prefix(&key, mailbox, KEY_TOMBSTONE);
 	while ((err = rows_seek(txn, from, prefix.n, &k, &v)) == DB_OK) {
-		if (!key_parse(k, &parts))
+		if (!key_parse(k, &parts) || record_decode_tombstone(v, &tomb))
 			return DB_CORRUPT;
-		if (++n > MAILBOX_TOMBSTONES_FEW)
-			return 1;
-		from = key_tombstone(&key, mailbox, parts.folder, parts.item + 1);
+		if (parts.folder != folder) {
+			folder = parts.folder;
+			looks = 0;
+			if (droppable)
+				err = folder_oldest_position(txn, mailbox, folder, &oldest);
+			if (err)
+				return err;
+		}
+		if (tomb.seq <= oldest && (uint32_t)++n > enough)
+			return n;
+		from = !droppable || ++looks < 2 * enough
+			       ? key_tombstone(&key, mailbox, folder, parts.item + 1)
+			       : key_tombstone(&key, mailbox, folder + 1, 0);
 	}
-	return err == DB_NOT_FOUND ? 0 : err;
+	return err == DB_NOT_FOUND ? n : err;
+}
+
+int mailbox_wants_pruning(struct db_txn *txn, uint32_t mailbox)
+{
+	int n = tombstones_count(txn, mailbox, false, MAILBOX_TOMBSTONES_FEW);
+
+	/* (most mailboxes are done with here) */
+	if (n > MAILBOX_TOMBSTONES_FEW)
+		n = tombstones_count(txn, mailbox, true, MAILBOX_TOMBSTONES_FEW);
+	return n < 0 ? n : n > MAILBOX_TOMBSTONES_FEW;
 }
 
 int mailbox_prune(struct db_txn *txn, uint32_t mailbox, size_t max)

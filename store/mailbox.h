@@ -152,7 +152,8 @@ int item_at_or_after(struct db_txn *txn, uint32_t mailbox, uint32_t folder, stru
 /* Tombstones of changes below the oldest position any device holds may be dropped, and what devices
  * hold of deleted folders; housekeeping, at most max rows per call. Returns rows removed. */
 int mailbox_prune(struct db_txn *txn, uint32_t mailbox, size_t max);
-/* 1: the mailbox has so many tombstones that pruning it is worth a write. Cheap, reads only. */
+/* 1: the mailbox has so many tombstones that may be dropped that pruning it is worth a write. Reads
+ * only: at most some hundred rows, and as many again for each folder that has more. */
 int mailbox_wants_pruning(struct db_txn *txn, uint32_t mailbox);
 enum { MAILBOX_TOMBSTONES_FEW = 256 };
 

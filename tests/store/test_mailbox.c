@@ -706,30 +706,61 @@ static void random_operations(void **state)
 				view_sync(f, mailbox, folder, &model.views[d][folder], UINT32_MAX));
 }
 
+static int wants_pruning(struct fixture *f, uint32_t mailbox)
+{
+	struct db_txn txn = begin(f);
+	int wants = mailbox_wants_pruning(&txn, mailbox);
+
+	db_read_end(&txn);
+	return wants;
+}
+
 /* To the operator: old deletions are tidied away, and not looked for with a write each time. */
 static void a_mailbox_asks_for_pruning_when_it_is_worth_it(void **state)
 {
 	struct fixture *f = *state;
 	uint32_t mailbox = fixture_account(f, "a@example.org");
 	struct op o = {.what = OP_DELETE, .mailbox = mailbox, .folder = FOLDER_ID_INBOX};
-	struct db_txn txn;
 
 	for (int i = 0; i <= MAILBOX_TOMBSTONES_FEW; i++) {
-		txn = begin(f);
-		assert_int_equal(mailbox_wants_pruning(&txn, mailbox), 0);
-		db_read_end(&txn);
+		assert_int_equal(wants_pruning(f, mailbox), 0);
 		o.item = fixture_deliver(f, mailbox, FOLDER_ID_INBOX, 1);
 		assert_int_equal(run(f, &o), DB_OK);
 	}
-	txn = begin(f);
-	assert_int_equal(mailbox_wants_pruning(&txn, mailbox), 1);
-	db_read_end(&txn);
+	assert_int_equal(wants_pruning(f, mailbox), 1);
 	o.what = OP_PRUNE;
 	o.max = 1000;
 	assert_int_equal(run(f, &o), DB_OK);
-	txn = begin(f);
-	assert_int_equal(mailbox_wants_pruning(&txn, mailbox), 0);
-	db_read_end(&txn);
+	assert_int_equal(wants_pruning(f, mailbox), 0);
+}
+
+/* To everybody's mail: deletions that a lost phone has not heard of cannot go, so no write is spent on
+ * looking at all of them, again and again, while others wait. Those of another folder can. */
+static void a_lost_phone_costs_no_writes(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t mailbox = fixture_account(f, "a@example.org");
+	struct op o = {.what = OP_DEVICE, .mailbox = mailbox, .d = {.device_id = "lost"}};
+
+	assert_int_equal(run(f, &o), DB_OK);
+	o = (struct op){.what = OP_COLLECTION,
+		.mailbox = mailbox,
+		.folder = FOLDER_ID_INBOX,
+		.device = o.d.id,
+		.c = {.key = 1, .now = {.seq = 10}}};
+	assert_int_equal(run(f, &o), DB_OK);
+	for (uint32_t folder = FOLDER_ID_INBOX; folder <= FOLDER_ID_DRAFTS; folder++) {
+		for (int i = 0; i <= 2 * MAILBOX_TOMBSTONES_FEW; i++) {
+			o = (struct op){.what = OP_DELETE, .mailbox = mailbox, .folder = folder};
+			o.item = fixture_deliver(f, mailbox, folder, 1);
+			assert_int_equal(run(f, &o), DB_OK);
+		}
+		assert_int_equal(wants_pruning(f, mailbox), folder != FOLDER_ID_INBOX);
+	}
+	o.what = OP_PRUNE;
+	o.max = 1000;
+	assert_int_equal(run(f, &o), DB_OK);
+	assert_int_equal(wants_pruning(f, mailbox), 0);
 }
 
 static void pruning_waits_for_the_slowest_device(void **state)
@@ -790,6 +821,7 @@ int main(void)
 		TEST(random_operations),
 		TEST(pruning_waits_for_the_slowest_device),
 		TEST(a_mailbox_asks_for_pruning_when_it_is_worth_it),
+		TEST(a_lost_phone_costs_no_writes),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
