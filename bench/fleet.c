@@ -581,6 +581,7 @@ static void on_message(void *arg, struct loop_msg *m)
 	uint32_t i = mine->phone;
 
 	if (m->kind == MESSAGE_PARK) {
+		f->orders_heard++;
 		f->park_next = 0;
 		f->park_end = f->wanted = i;
 	}
@@ -668,6 +669,10 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 	f->status.resumed = stats.resumed_handshakes;
 	f->status.book = f->book;
 	f->status.life = f->seen;
+	if (dropped && f->park_next >= f->park_end) {
+		f->status.orders -= f->orders_heard;
+		f->orders_heard = 0;
+	}
 	if (f->dirty)
 		pthread_cond_broadcast(&f->changed);
 	f->dirty = false;
@@ -785,6 +790,9 @@ void fleet_stop(struct fleet **fp)
 void fleet_park(struct fleet *f, uint32_t phones)
 {
 	CHECK(phones <= f->o.client.phones_max);
+	pthread_mutex_lock(&f->mutex);
+	f->status.orders++;
+	pthread_mutex_unlock(&f->mutex);
 	post(f, MESSAGE_PARK, phones);
 }
 

@@ -59,6 +59,8 @@ struct fleet_life {
 };
 
 struct fleet_status {
+	uint32_t orders;           /* fleet_park's that have not reached all their phones yet: the
+				    * numbers below are from before */
 	uint32_t parked;           /* a Ping is sent and unanswered */
 	uint32_t answered;         /* with status 2, since the last fleet_ping */
 	uint32_t failed;           /* connection lost, or another answer */

@@ -116,6 +116,7 @@ struct fleet {
 	struct life *life;
 	struct buf request, document;
 	uint32_t park_next, park_end; /* phones still to be looked at by fleet_park */
+	uint32_t orders_heard;        /* fleet_park's, not taken out of the status yet */
 	uint32_t wanted;              /* of the newest fleet_park */
 	struct fleet_drop drop;       /* phones still to be dropped */
 	bool leaving;

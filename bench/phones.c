@@ -106,6 +106,7 @@ void bench_status(const struct bench *b, struct fleet_status *out)
 	if (!b->watch)
 		return;
 	fleet_status(b->watch, &w);
+	out->orders += w.orders;
 	out->parked += w.parked;
 	out->answered += w.answered;
 	out->failed += w.failed;
@@ -157,10 +158,10 @@ static bool wait_parked(struct bench *b, uint32_t phones, const char *doing)
 			s.failed ? "; newest failure: " : "", s.failed ? s.why : "");
 		if (bench_interrupted)
 			return false;
-		if (s.parked == phones)
+		if (s.parked == phones && !s.orders)
 			break;
-		if (s.parked + s.failed + s.answered == phones && !s.busy && !s.later &&
-			s.failed + s.answered)
+		if (!s.orders && s.parked + s.failed + s.answered == phones && !s.busy &&
+			!s.later && s.failed + s.answered)
 			return bench_failed(b, "%u phones do not hang: %s", s.failed + s.answered,
 				s.why[0] ? s.why : "answered at once");
 		if (s.failed > phones / 100)
@@ -199,8 +200,6 @@ bool bench_park(struct bench *b, uint32_t phones, const char *doing)
 	if (b->watch)
 		fleet_park(b->watch, phones);
 	fleet_park(b->fleet, phones);
-	bench_pause_ms(
-		50); /* the message must be there before "all parked" of before is believed */
 	if (!wait_parked(b, phones, doing))
 		return false;
 	b->hanging = phones;

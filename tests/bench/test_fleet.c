@@ -252,6 +252,25 @@ static void a_phone_is_woken_once(void **state)
 	end(&f);
 }
 
+/* Else a phone that is still to be asked passes for one that was answered instead of hanging. */
+static void an_order_is_seen_until_it_is_carried_out(void **state)
+{
+	static const enum act acts[] = {WAKE, HANG};
+	struct fixture f;
+	struct fleet_status s;
+
+	(void)state;
+	begin(&f, acts, ARRAY_LEN(acts), 60);
+	WAIT_FOR(&f, answered, 1);
+	fleet_park(f.fleet, 1);
+	do {
+		fleet_status(f.fleet, &s);
+		assert_true(s.orders || s.busy || s.parked);
+	} while (s.orders || s.busy);
+	assert_int_equal(s.parked, 1);
+	end(&f);
+}
+
 static void a_second_answer_is_seen(void **state)
 {
 	static const enum act acts[] = {WAKE_TWICE};
@@ -335,6 +354,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_phone_is_woken_once),
+		cmocka_unit_test(an_order_is_seen_until_it_is_carried_out),
 		cmocka_unit_test(a_second_answer_is_seen),
 		cmocka_unit_test(other_folders_are_no_wake),
 		cmocka_unit_test(heartbeats_that_end_early_are_counted),
