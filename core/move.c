@@ -333,7 +333,7 @@ static void resume(struct shard *s)
 	}
 	s->phase = MOVE_NONE;
 	move_end(s);
-	park_journal(s);
+	changes_read(s);
 }
 
 /* Requests that hang here still, which is when nothing could be handed over. */
@@ -395,7 +395,7 @@ static void leave(struct shard *s, const struct shard_move *m)
 	if (m->pace_ms)
 		end_slowly(s, m->pace_ms);
 	else
-		park_end_all(s, WAKE_DRAIN);
+		wake_all(s, WAKE_DRAIN);
 }
 
 void move_step(struct shard *s, struct loop_msg *lm)

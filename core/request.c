@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* One HTTP request: where it goes, who asks, which command, and the answer's head, log line and
- * explanation. Ping is park.c; every other command runs on a worker through eas_run. */
+ * explanation. Ping is hanging.c; every other command runs on a worker through eas_run. */
 #include "core/shard_priv.h"
 
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
+#include "core/device_notes.h"
 #include "core/eas/gzip.h"
 
 #include <inttypes.h>
@@ -437,7 +438,7 @@ void request_cred_done(struct shard *s, struct active *a)
 
 	a->busy = false;
 	if (a->slot == WAITER_NONE) {
-		conn_active_free(s, a);
+		active_free(s, a);
 		return;
 	}
 	if (s->conns[a->slot].state == CONN_CLOSING)
@@ -623,7 +624,8 @@ static void note_seen(const struct job *j)
 	err = device_gate(&txn, j->req.mailbox, j->req.device_id, &gate);
 	db_read_end(&txn);
 	if (err == DB_OK)
-		park_seen(j->shard->server, j->req.mailbox, &gate, j->req.now_ms, j->peer);
+		device_note_seen(
+			j->shard->server->writer, j->req.mailbox, &gate, j->req.now_ms, j->peer);
 }
 
 static void run_job(struct work *w)
@@ -713,7 +715,7 @@ bool request_resume_sync(struct shard *s, uint32_t slot)
 	bool had_one = c->active != NULL;
 	/* Also beyond core.requests_in_flight_max: requests that come in slowly must not keep those
 	 * that wait from being answered. The workers' queue bounds how many there can be. */
-	struct active *a = conn_active(s, slot, true);
+	struct active *a = active_take(s, slot, true);
 	struct job *j;
 
 	if (!a)
@@ -741,7 +743,7 @@ bool request_resume_sync(struct shard *s, uint32_t slot)
 	};
 	a->busy = work_submit(s->server->workers, &j->work);
 	if (!a->busy && !had_one)
-		conn_active_release(s, slot);
+		active_release(s, slot);
 	return c->active && c->active->busy;
 }
 
@@ -756,7 +758,7 @@ void request_job_done(struct shard *s, struct job *j)
 	a->busy = false;
 	if (slot == WAITER_NONE) {
 		buf_free(&ans->body);
-		conn_active_free(s, a);
+		active_free(s, a);
 		return;
 	}
 	c = &s->conns[slot];
@@ -770,7 +772,7 @@ void request_job_done(struct shard *s, struct job *j)
 		snprintf(a->query.device_id, sizeof(a->query.device_id), "%s", j->device_id);
 	}
 	if (ans->disposition == EAS_PARK_SYNC && !s->draining) {
-		park_sync(s, slot, ans);
+		hanging_sync(s, slot, ans);
 		buf_free(&ans->body);
 		return;
 	}
@@ -840,7 +842,7 @@ void request_body(struct shard *s, uint32_t slot)
 		return;
 	}
 	if (a->query.command == EAS_PING)
-		park_ping(s, slot);
+		hanging_ping(s, slot);
 	else
 		submit_command(s, slot);
 }

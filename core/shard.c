@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The loop's upcalls and the shard's messages; everything else is conn.c, request.c, park.c. */
+/* The loop's upcalls, the shard's messages, its life; shard.h says where everything else is. */
 #include "core/shard_priv.h"
 
 #include "core/base/check.h"
@@ -141,7 +141,7 @@ static void on_exported(void *arg, uint32_t slot, int err)
 
 static void on_committed(void *arg)
 {
-	park_journal(arg);
+	changes_read(arg);
 }
 
 /* The answer to shard_parked_ask; the asker may have stopped waiting. */
@@ -278,7 +278,7 @@ static void begin_drain(struct shard *s, uint64_t grace_ms)
 	 * then goes elsewhere. The descriptors stay the server's. */
 	for (unsigned i = 0; i < s->listeners.count; i++)
 		shutdown(s->listeners.fd[i], SHUT_RD);
-	park_end_all(s, WAKE_DRAIN);
+	wake_all(s, WAKE_DRAIN);
 	for (uint32_t i = 0; i < s->slots_end && s->open_conns; i++) {
 		struct conn *c = &s->conns[i];
 
@@ -335,7 +335,7 @@ static void on_message(void *arg, struct loop_msg *m)
 		free(container_of(m, struct drain_msg, msg));
 		return;
 	case MSG_POLICY:
-		park_end_all(s, WAKE_ACCESS);
+		wake_all(s, WAKE_ACCESS);
 		free(m);
 		return;
 	case MSG_PARKED_ASK:
@@ -379,14 +379,14 @@ static uint64_t on_tick(void *arg, uint64_t now_ms)
 		return move_tick(s, now_ms);
 	/* Those who wait for a change come first, then deadlines, then newcomers. */
 	if (s->committed_pending)
-		park_journal(s);
-	park_woken(s);
+		changes_read(s);
+	wake_answer(s);
 	wheel_advance(s->wheel, now_ms, on_timer, s);
-	park_woken(s);
+	wake_answer(s);
 	next = conn_background(s) ? now_ms : wheel_next_ms(s->wheel);
 	vary_keepalive(s, now_ms);
 	s->wakes_unsent = false; /* they go out with the end of this turn */
-	conn_active_trim(s, now_ms);
+	active_trim(s, now_ms);
 	if (s->draining && (s->open_conns == 0 || now_ms >= s->drain_until_ms)) {
 		if (s->open_conns)
 			log_msg(LOG_WARNING, "drain: connections cut off");
@@ -498,7 +498,7 @@ void shard_free(struct shard **ss)
 	loop_free(&s->loop);
 	for (uint32_t i = 0; s->open_conns && i < s->slots_end; i++) {
 		if (s->conns[i].active)
-			conn_active_release(s, i);
+			active_release(s, i);
 		if (s->conns[i].flags & CONN_TLS)
 			tlsrec_wipe(&s->conns[i].tls);
 	}
@@ -507,7 +507,7 @@ void shard_free(struct shard **ss)
 		struct list_link *l = s->active_all.next;
 
 		list_del(l);
-		conn_active_destroy(list_entry(l, struct active, all));
+		active_destroy(list_entry(l, struct active, all));
 	}
 	move_end(s);
 	wheel_free(&s->wheel);

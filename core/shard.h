@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/shard.h - one thread's share of the phones, from outside: make, run, ask, drain.
- * Inside it is five files over one struct (shard_priv.h): shard.c (the loop's upcalls and messages),
- * conn.c (bytes and TLS and HTTP of a connection), request.c (one request: who, what, answer),
- * park.c (hanging requests: register, compare, park, wake), move.c (handing all of it over).
+ * Inside it is these files over one struct (shard_priv.h):
+ *   shard.c      the loop's upcalls, messages, life
+ *   conn.c       a connection from accept to close; handshake.c TLS until it stands, conn_send.c bytes
+ *                out, active.c the memory of a request under way
+ *   request.c    one request: who, what, answer
+ *   hanging.c    Ping and Sync until they hang; park.c who waits and how long, changes.c whom a commit
+ *                wakes, wake.c what he is told
+ *   move.c       handing all of it over
  * Thread: shard_new, shard_import and shard_run on the shard's own thread; shard_parked_ask,
  *         shard_drain and shard_step from any thread. */
 #ifndef ROOST_CORE_SHARD_H

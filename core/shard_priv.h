@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/shard_priv.h - the inside of a shard, for shard.c, conn.c, request.c, park.c and move.c only.
+/* core/shard_priv.h - the inside of a shard, for the files that core/shard.h names only.
  *
  * The way of a request: accepted -> (HANDSHAKE) -> HEAD -> (AUTH) -> (BODY) -> Ping: compare,
  * PARKED -> RESPOND -> IDLE; others: COMMAND on a worker -> RESPOND -> IDLE. A slot that is IDLE
@@ -274,7 +274,7 @@ struct shard {
 	_Atomic uint64_t last_tick_ms;
 };
 
-/* shard.c */
+/* shard.c: upcalls and messages, and small things that everybody here uses */
 uint64_t shard_wall_ms(const struct shard *s);
 const struct config *shard_config(const struct shard *s);
 uint32_t shard_random(struct shard *s);
@@ -282,45 +282,63 @@ void queue_push(struct shard *s, struct slot_queue *q, uint32_t slot);
 uint32_t queue_pop(struct shard *s, struct slot_queue *q);
 void queue_remove(struct shard *s, uint32_t slot); /* from whichever it is in, if any */
 
-/* conn.c: bytes in and out */
-struct active *conn_active(struct shard *s, uint32_t slot, bool even_if_many);
-void conn_active_release(struct shard *s, uint32_t slot);
-void conn_active_destroy(struct active *a); /* in no list */
+/* active.c: memory of requests under way. NULL: there are as many as there may be, or no memory. */
+struct active *active_take(struct shard *s, uint32_t slot, bool even_if_many);
+void active_release(struct shard *s, uint32_t slot);
+void active_free(struct shard *s, struct active *a); /* of a connection that is gone */
+void active_destroy(struct active *a);               /* in no list */
 /* Gives back what a burst left behind. */
-void conn_active_trim(struct shard *s, uint64_t now_ms);
-void conn_active_free(struct shard *s, struct active *a); /* of a connection that is gone */
+void active_trim(struct shard *s, uint64_t now_ms);
 /* The request hangs and needs nothing of this any more; what comes now is behind it. */
-void conn_forget_request(struct active *a);
-void conn_receive(struct shard *s, uint32_t slot);
-void conn_watch(struct shard *s, uint32_t slot);
-void conn_close(struct shard *s, uint32_t slot, bool reset);
-/* The same, for want of memory: counted, and said in the log once a minute. */
-void conn_no_memory(struct shard *s, uint32_t slot);
+void active_forget_request(struct active *a);
+/* The request is answered; what came behind it is the head of the next. False: nothing did. */
+bool active_next_request(struct active *a);
+
+/* conn.c: a connection, and which bytes are whose */
 void conn_accepted(
 	struct shard *s, uint32_t slot, enum listener_kind kind, const struct loop_addr *peer);
 void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n);
 void conn_readable(struct shard *s, uint32_t slot);
-void conn_sent(struct shard *s, uint32_t slot, int err);
 void conn_released(struct shard *s, uint32_t slot);
 void conn_timer(struct shard *s, uint32_t slot);
 /* Handshake steps and slots that wait for memory; true when work is left. */
 bool conn_background(struct shard *s);
+void conn_receive(struct shard *s, uint32_t slot);
+void conn_watch(struct shard *s, uint32_t slot);
 void conn_deadline(struct shard *s, uint32_t slot, int64_t seconds);
+/* TLS stands: what comes now is the first request. */
+void conn_secured(struct shard *s, uint32_t slot);
+/* After an answer: next request, or idle, or close. */
+void conn_next(struct shard *s, uint32_t slot);
+void conn_close(struct shard *s, uint32_t slot, bool reset);
+/* The same. err: what a receive or send said; 0 is the peer's FIN. */
+void conn_gone(struct shard *s, uint32_t slot, int err);
+/* The same, for want of memory: counted, and said in the log once a minute. */
+void conn_no_memory(struct shard *s, uint32_t slot);
+void conn_address(const struct loop_addr *a, char out[64]);
+
+/* conn_send.c: bytes out */
+void conn_sent(struct shard *s, uint32_t slot, int err);
+/* Hands what is ready to the loop, unless it sends already. */
+void conn_flush(struct shard *s, uint32_t slot);
 /* Starts sending a->reply (an HTTP head and body in plain), then goes on or closes. */
 void conn_reply(struct shard *s, uint32_t slot);
 /* Bytes that go out now, in plain (100 Continue). */
 void conn_say(struct shard *s, uint32_t slot, const char *text, size_t n);
 /* Sends one small answer to a parked slot, without a struct active. False: no buffer free. */
 bool conn_send_small(struct shard *s, uint32_t slot, const void *plain, size_t n);
-/* After an answer: next request, or idle, or close. */
-void conn_next(struct shard *s, uint32_t slot);
-void conn_address(const struct loop_addr *a, char out[64]);
-
+void conn_return_wake_buffer(struct shard *s, uint32_t slot); /* that of the slot, if any */
 /* A buffer of the pool is free. */
 static inline bool conn_can_send_small(const struct shard *s)
 {
 	return s->wake_free || s->wake_made < WAKE_BUFFERS;
 }
+
+/* handshake.c */
+/* False: no place or no memory now. */
+bool handshake_begin(struct shard *s, uint32_t slot);
+/* Steps of those that have bytes, for a slice of time; wakes go first. */
+void handshakes_work(struct shard *s);
 
 /* request.c: one request */
 void request_start(struct shard *s, uint32_t slot); /* the head is complete */
@@ -342,23 +360,46 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 	uint64_t started_ms);
 uint64_t request_new_id(struct shard *s);
 
-/* park.c: hanging requests */
-void park_ping(struct shard *s, uint32_t slot); /* runs the whole Ping command */
-void park_sync(struct shard *s, uint32_t slot, const struct eas_answer *answer);
-void park_journal(struct shard *s);              /* after a commit */
-void park_timer(struct shard *s, uint32_t slot); /* heartbeat or delay is over */
-/* Moves the end of a hanging request. */
-void park_due(struct shard *s, uint32_t slot, uint64_t due_ms);
-void park_rearm(struct shard *s, uint32_t slot); /* a send of a parked slot began or ended */
-void park_supersede(struct shard *s, const struct supersede_msg *m);
-void park_hangup(struct shard *s, uint32_t slot); /* the client went away: forget */
-void park_end_all(struct shard *s, enum wake_reason why);
-void park_woken(struct shard *s); /* answers those in the woken queue */
-void park_recheck(struct shard *s, uint32_t slot);
-/* Another process has this request now: forget it without counting. */
-void park_release(struct shard *s, uint32_t slot);
+/* hanging.c: requests that hang */
+void hanging_ping(struct shard *s, uint32_t slot); /* runs the whole Ping command */
+void hanging_sync(struct shard *s, uint32_t slot, const struct eas_answer *answer);
+
+/* park.c: who waits, and how long */
+/* The connection is PARKED from here on. False: no memory. */
+bool park(struct shard *s, uint32_t slot, const struct waiter_spec *spec);
 /* Parks what another process had parked. False: no memory. */
 bool park_adopt(struct shard *s, uint32_t slot, const struct handover_slot *h);
+/* Forgets the request: it is answered, or another process has it. */
+void park_release(struct shard *s, uint32_t slot);
+void park_hangup(struct shard *s, uint32_t slot); /* the client went away: forget, and count */
+void park_timer(struct shard *s, uint32_t slot);  /* heartbeat or delay is over */
+/* When a heartbeat that begins now ends. */
+uint64_t park_heartbeat_end_ms(struct shard *s, uint64_t heartbeat_s);
+/* When changes that may wait for more of their kind are looked at. */
+uint64_t park_coalesced_ms(struct shard *s, const struct waiter *w);
+/* Moves the end of a hanging request. */
+void park_due(struct shard *s, uint32_t slot, uint64_t due_ms);
+/* Looks at the request again at this time, or earlier for a send that is out. */
+void park_arm(struct shard *s, uint32_t slot, uint64_t at_ms);
+void park_rearm(struct shard *s, uint32_t slot); /* a send of a parked slot began or ended */
+/* Ends older hanging requests of the device: on this shard (true: a newer one is here), on others. */
+bool park_supersede_here(struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order,
+	uint64_t *newer_order_out);
+void park_tell_others(struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order);
+void park_supersede(struct shard *s, const struct supersede_msg *m); /* another shard tells */
+
+/* changes.c: what was committed */
+void changes_read(struct shard *s); /* after a commit */
+/* Looks again what the journal's rows would have told: for waiters that missed some. */
+void changes_recheck(struct shard *s, uint32_t slot);
+
+/* wake.c: ends of hanging requests */
+/* The request in this slot is to end; it is answered in wake_answer. */
+void wake(struct shard *s, uint32_t slot, enum wake_reason why, uint64_t seq);
+void wake_answer(struct shard *s); /* those in the woken queue */
+void wake_all(struct shard *s, enum wake_reason why);
+enum { SYNC_HIERARCHY = 12, SYNC_12_BYTES = 12 };
+extern const uint8_t sync_12[SYNC_12_BYTES]; /* a Sync's answer with that Status alone */
 
 /* move.c: handing over to another process */
 void move_step(struct shard *s, struct loop_msg *m);
@@ -380,8 +421,5 @@ static inline bool move_frozen(const struct shard *s)
 {
 	return s->phase == MOVE_FROZEN || s->phase == MOVE_EXPORTED;
 }
-/* Notes that a device was here, at most every 15 minutes. Any thread. */
-void park_seen(struct server *server, uint32_t mailbox, const struct device_gate *gate,
-	uint64_t now_ms, const char *address);
 
 #endif

@@ -85,7 +85,7 @@ static void process_run(struct server *s)
 static void discard_active(struct active *a)
 {
 	if (a->slot == WAITER_NONE)
-		conn_active_free(a->shard, a);
+		active_free(a->shard, a);
 }
 
 static void discard_work(struct work *w)
