@@ -216,8 +216,10 @@ static bool upgrade(struct server *server, const struct arguments *args)
 	return true;
 }
 
-/* Returns when it is time to end; true: another process has taken over. */
-static bool wait_for_signals(
+enum ending { ENDING_ASKED, ENDING_TAKEN_OVER, ENDING_STORE_LOST };
+
+/* Returns when it is time to end. */
+static enum ending wait_for_signals(
 	struct server *server, const struct arguments *args, const sigset_t *set)
 {
 	const struct timespec pause = {.tv_sec = 2};
@@ -227,15 +229,16 @@ static bool wait_for_signals(
 		int sig = sigtimedwait(set, NULL, &pause);
 
 		if (sig == SIGTERM || sig == SIGINT)
-			return false;
+			return ENDING_ASKED;
 		if (sig == SIGUSR2 && upgrade(server, args))
-			return true;
+			return ENDING_TAKEN_OVER;
 		if (sig == SIGHUP) {
 			tell_systemd("RELOADING=1");
 			server_reload(server, why, sizeof(why));
 			tell_systemd("READY=1");
 		}
-		server_housekeeping(server);
+		if (!server_housekeeping(server))
+			return ENDING_STORE_LOST;
 		tell_systemd("WATCHDOG=1");
 	}
 }
@@ -263,6 +266,7 @@ static int serve(struct arguments *args)
 	struct take_over *take = NULL;
 	struct server *server = NULL;
 	char why[1024] = "";
+	enum ending ending;
 	sigset_t set;
 
 	/* Signals are taken by the main thread only; threads inherit the mask. */
@@ -292,14 +296,15 @@ static int serve(struct arguments *args)
 	fprintf(stderr, "roostd ready\n");
 	if (!take)
 		tell_systemd("READY=1");
-	if (wait_for_signals(server, args, &set)) {
+	ending = wait_for_signals(server, args, &set);
+	if (ending == ENDING_TAKEN_OVER) {
 		server_leave(&server);
 	} else {
 		tell_systemd("STOPPING=1");
 		server_stop(&server);
 	}
 	log_stop();
-	return 0;
+	return ending == ENDING_STORE_LOST;
 }
 
 int main(int argc, char **argv)

@@ -65,8 +65,9 @@ bool server_upgrade(struct server *s, const char *program, char *const *argument
 	void (*alive)(void), struct upgrade_result *out);
 /* As server_stop, after that: finishes only what could not be handed over. */
 void server_leave(struct server **s);
-/* Now and then, on the main thread: clocks, stale readers, old journal rows. */
-void server_housekeeping(struct server *s);
+/* Now and then, on the main thread: clocks, stale readers, old journal rows. False: the store is
+ * lost to this process (DB_LOST); it should end, to be started again. */
+bool server_housekeeping(struct server *s);
 
 /* Today's context for commands (values, cheap to make per request). */
 struct eas_context server_eas(struct server *s);

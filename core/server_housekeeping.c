@@ -74,7 +74,7 @@ static void watch_machine(struct running *r, uint64_t now_ms)
 	}
 }
 
-void server_housekeeping(struct server *s)
+bool server_housekeeping(struct server *s)
 {
 	struct running *r = container_of(s, struct running, server);
 	uint64_t now = clock_mono_ms();
@@ -86,15 +86,19 @@ void server_housekeeping(struct server *s)
 			loop_set_shared(shard_loop(s->shards[i]), false);
 	atomic_store(&s->wall_offset_ms, (int64_t)clock_wall_ms() - (int64_t)now);
 	if (now < r->housekeeping_ms)
-		return;
+		return true;
 	r->housekeeping_ms = now + HOUSEKEEPING_MS;
 	/* (counts what it clears itself) */
 	db_clear_stale_readers(s->db);
-	db_publish_missed(s->db);
+	if (db_publish_missed(s->db) == DB_LOST) {
+		log_msg(LOG_ERROR, "store: %s; ending, to be started again", db_strerror(DB_LOST));
+		return false;
+	}
 	prune_some(r);
 	watch_machine(r, now);
 	db_release_pages(s->db);
 	/* Milliseconds, in which who allocates waits: shards at rest do not. */
 	if (atomic_exchange(&s->memory_freed, false))
 		malloc_trim(0);
+	return true;
 }

@@ -49,6 +49,8 @@ const char *db_strerror(int err)
 		return "too many readers of the store";
 	case DB_CLOSED:
 		return "the store is closing";
+	case DB_LOST:
+		return "a root page of the store could not be written: it must be opened anew";
 	}
 	return "unknown error";
 }
@@ -66,6 +68,8 @@ int db_from_mdb(int rc)
 		return DB_MAP_FULL;
 	case MDB_READERS_FULL:
 		return DB_READERS_FULL;
+	case MDB_PANIC:
+		return DB_LOST;
 	case MDB_VERSION_MISMATCH:
 		return DB_VERSION;
 	case MDB_INVALID:

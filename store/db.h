@@ -41,6 +41,9 @@ enum db_error {
 	DB_GONE = -10,   /* journal rows asked for are pruned: look at everything */
 	DB_READERS_FULL = -11,
 	DB_CLOSED = -12,
+	/* LMDB could not write a root page and refuses everything from then on, reading too: only
+	 * opening the store anew helps. A server should end and be started again. */
+	DB_LOST = -13,
 };
 const char *db_strerror(int err);
 

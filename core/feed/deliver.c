@@ -42,6 +42,7 @@ static bool concerns_all(int err)
 	case DB_DISK_FULL:
 	case DB_IO:
 	case DB_CLOSED:
+	case DB_LOST:
 	case DB_VERSION:
 	case DB_LOCKED:
 		return true;

@@ -96,10 +96,17 @@ refuses("a value out of range in --set", ["auth.hash_cost", "minimal"], "--set",
 refuses("a value out of range in the environment", ["ROOST_PUSH_HEARTBEAT_MIN_S", "3540"], env={"ROOST_PUSH_HEARTBEAT_MIN_S": "0"})
 refuses("too few descriptors for the connections wanted", ["RLIMIT_NOFILE", "256"], "--http", "127.0.0.1:0", "--set", "core.connections_max=1000000",
         before=["prlimit", "--nofile=256:256"])
-helper = f"{BUILD}/tests/e2e/deny_uring"
-if not os.path.exists(helper):
-    helper = path("deny_uring")
-    subprocess.run(["gcc", "-o", helper, os.path.join(os.path.dirname(__file__), "deny_uring.c")], check=True)
+
+
+def helper_built(name):
+    built = f"{BUILD}/tests/e2e/{name}"
+    if not os.path.exists(built):
+        built = path(name)
+        subprocess.run(["gcc", "-o", built, os.path.join(os.path.dirname(__file__), f"{name}.c")], check=True)
+    return built
+
+
+helper = helper_built("deny_uring")
 for errno, word in (("EPERM", "seccomp"), ("ENOSYS", "kernel")):
     refuses(f"io_uring refused with {errno}", ["io_uring", errno, word], "--http", "127.0.0.1:0", before=[helper, errno])
 for args in (["--nonsense"], ["stray"], ["--data"]):
@@ -524,6 +531,20 @@ ok(s.p.poll() is None, "the server goes on")
 equal(s.stop(), 0, "and ends in order")
 
 # ---- 2,000 phones with 256 descriptors -------------------------------------------------------------------------------
+section("store lost")
+# A disk that refuses LMDB's root pages: from then on LMDB refuses everything, in this process.
+s = Server(before=[helper_built("deny_roots")])
+code = lmtp(b"Subject: lost\r\n\r\nx\r\n")
+ok(code in (451, 452), "mail is deferred that did not get to the disk", code)
+ok(wait_for(lambda: s.p.poll() is not None, 20), "a server whose store is lost ends by itself")
+equal(s.stop(), 1, "and says by its exit that it failed, so that it is started again")
+ok(any("opened anew" in l for l in s.log), "the log says why", s.log[-5:])
+s.before = []
+s.start()
+s.deliver("again")
+p = Phone(s).ready()
+equal(s.stop(), 0, "started again it serves")
+
 section("many phones, few descriptors")
 USERS, EACH = 20, 100
 

@@ -7,6 +7,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -594,6 +595,45 @@ static void full_disk_is_an_error_and_no_more(void **state)
 	fixture_open(f);
 }
 
+/* In the place of libc's, LMDB's calls included: a disk that refuses the two root pages. */
+static atomic_bool roots_fail;
+
+ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
+{
+	if (atomic_load(&roots_fail) && at < 2 * sysconf(_SC_PAGESIZE)) {
+		errno = EIO;
+		return -1;
+	}
+	return syscall(SYS_pwrite64, fd, p, n, at);
+}
+
+static int touch_fn(struct db_txn *txn, void *arg)
+{
+	return folder_touch(txn, *(uint32_t *)arg, FOLDER_ID_INBOX);
+}
+
+/* To the operator: a store that only opening anew can help says just that, to readers as to writers, and
+ * opening anew does help. */
+static void a_root_that_cannot_be_written_loses_the_store(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t mailbox = fixture_account(f, "a@example.org");
+	struct db_txn txn;
+	uint64_t seq = head(f->db);
+
+	atomic_store(&roots_fail, true);
+	assert_int_equal(db_write(f->db, touch_fn, &mailbox), DB_IO);
+	atomic_store(&roots_fail, false);
+	assert_int_equal(db_read(f->db, &txn), DB_LOST);
+	assert_int_equal(db_write(f->db, touch_fn, &mailbox), DB_LOST);
+	assert_int_equal(db_publish_missed(f->db), DB_LOST);
+	db_close(&f->db);
+	fixture_open(f);
+	assert_int_equal(head(f->db), seq);
+	assert_int_equal(db_write(f->db, touch_fn, &mailbox), DB_OK);
+	assert_int_equal(head(f->db), seq + 1);
+}
+
 /* ---- other processes ---- */
 
 static void read_for_ever(const struct fixture *f, int from, int to)
@@ -933,6 +973,7 @@ int main(void)
 		TEST(server_limit_holds_for_tools),
 		TEST(map_grown_by_another_process_is_followed),
 		TEST(full_disk_is_an_error_and_no_more),
+		TEST(a_root_that_cannot_be_written_loses_the_store),
 		TEST(dead_readers_are_cleared),
 		TEST(commit_wakes_another_process),
 		TEST(two_processes_publish),
