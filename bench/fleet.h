@@ -33,10 +33,10 @@ struct fleet_options {
 	 * in IDLE when it is asked to hang again. */
 	bool imap;
 	bool get_idle; /* the answer comes at once and the connection idles behind it */
-	bool retry;    /* phones whose connection is lost connect again after a second */
-	bool prime;    /* Provision, FolderSync and Sync over the network before the first Ping */
-	bool sync;     /* with prime: also a Sync before each further Ping */
-	int version;   /* of ActiveSync, times ten */
+	bool retry; /* phones whose connection is lost connect again after a second; not with imap */
+	bool prime;  /* Provision, FolderSync and Sync over the network before the first Ping */
+	bool sync;   /* with prime: also a Sync before each further Ping */
+	int version; /* of ActiveSync, times ten */
 	/* With client.spares_max. */
 	uint32_t away_ms; /* how long phones stay away that vanish */
 	uint32_t dead_ms; /* how long their connections are kept, deaf, before they are reset */
@@ -122,25 +122,5 @@ uint64_t fleet_came_ns(const struct fleet *f, uint32_t phone);
 uint8_t fleet_woken(const struct fleet *f, uint32_t phone);
 uint8_t fleet_expired(const struct fleet *f, uint32_t phone);
 uint32_t fleet_phone_bytes(void);
-
-/* Connects, asks once, closes, `count` times over all, at most `parallel` at a time: what a
- * handshake and a first request cost. Runs on a thread of its own and returns when done. */
-struct visit_options {
-	struct client_options client; /* phones_max is the parallelism */
-	struct bytes request;         /* any answer will do */
-	uint32_t count;
-	volatile const int *stop; /* looked at now and then */
-	void (*progress)(uint32_t done);
-};
-struct visit_result {
-	uint32_t done, failed;
-	uint64_t full, resumed;
-	uint64_t *open_ns; /* connect and handshake of each that succeeded; the caller frees */
-	uint64_t first_ns, last_ns;
-	int last_status;
-	char why[CLIENT_WHY_BYTES], tls[64];
-};
-bool visits_run(
-	const struct visit_options *o, struct visit_result *out, char *why, size_t why_bytes);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* bench/fleet_priv.h - the inside of a fleet, for fleet.c (phones that park) and life.c (what happens
- * to parked phones in a day) only.
+/* bench/fleet_priv.h - the inside of a fleet, for fleet.c (states, books, the thread), fleet_eas.c and
+ * fleet_imap.c (what a phone says until it hangs, and hears) and life.c (what happens to parked phones
+ * in a day) only.
  * Thread: the fleet's, but for what the mutex guards. */
 #ifndef ROOST_BENCH_FLEET_PRIV_H
 #define ROOST_BENCH_FLEET_PRIV_H
@@ -140,8 +141,30 @@ void fleet_move(struct fleet *f, uint32_t i, enum state to);
 void fleet_go(struct fleet *f, uint32_t i);
 /* What it asks for. Spread evenly, and always the same for one phone. */
 uint32_t fleet_heartbeat_s(const struct fleet *f, uint32_t i);
+/* It has sent a Ping, or what stands for one. */
+void fleet_begun(struct fleet *f, uint32_t i);
 /* Its Ping is over; nothing when it has none. */
 void fleet_ended(struct fleet *f, uint32_t i, enum ledger_end how);
+/* On its open connection, what its state asks for. */
+void fleet_ask(struct fleet *f, uint32_t i);
+/* Lost, and why. */
+void fleet_fail(struct fleet *f, uint32_t i, const char *why);
+/* Connects again after a while, with what it did when it was sent away or lost. */
+void fleet_later(struct fleet *f, uint32_t i, uint64_t after_ms);
+/* Its Sync key, if it has one. */
+void fleet_forget_key(struct fleet *f, uint32_t i);
+
+/* fleet_eas.c */
+void fleet_eas_ask(struct fleet *f, uint32_t i);
+/* The body of a 200. */
+void fleet_eas_answered(struct fleet *f, uint32_t i, struct bytes body, uint64_t came_ns);
+/* The Status of a Ping's answer; 0: none. */
+uint32_t fleet_eas_ping_status(const struct http_answer *h, struct bytes body);
+
+/* fleet_imap.c */
+void fleet_imap_go(struct fleet *f, uint32_t i);
+/* As client_events.bytes. */
+size_t fleet_imap_bytes(void *arg, uint32_t i, const uint8_t *p, size_t n, uint64_t came_ns);
 
 /* life.c */
 struct life *life_new(const struct fleet_options *o);

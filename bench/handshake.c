@@ -3,6 +3,7 @@
 #include "bench/accounts.h"
 #include "bench/eas_request.h"
 #include "bench/scenario.h"
+#include "bench/visit.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 

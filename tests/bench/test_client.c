@@ -5,18 +5,16 @@
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
-#include <arpa/inet.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+
+#include "tests/bench/loopback.h"
 
 #define GOOD                                                                                       \
 	"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.ms-sync.wbxml\r\nContent-Length: 4\r\n"  \
@@ -180,15 +178,8 @@ static void *server_thread(void *arg)
 
 static void server_start(struct server *s, enum trick trick, struct tls_ctx *tls, unsigned conns)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t n = sizeof(sa);
-
 	*s = (struct server){.trick = trick, .tls = tls, .conns = conns};
-	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(s->fd >= 0);
-	assert_int_equal(bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	assert_int_equal(listen(s->fd, 128), 0);
-	assert_int_equal(getsockname(s->fd, (struct sockaddr *)&s->at, &n), 0);
+	s->fd = loopback_listen(&s->at);
 	assert_int_equal(pthread_create(&s->thread, NULL, server_thread, s), 0);
 }
 
@@ -301,9 +292,7 @@ static void run_client(struct server *s, bool tls, unsigned phones, unsigned rou
 
 static void server_end(struct server *s)
 {
-	shutdown(s->fd, SHUT_RDWR);
-	pthread_join(s->thread, NULL);
-	close(s->fd);
+	loopback_end(s->fd, s->thread);
 }
 
 static void answers_are_whole_wherever_the_network_cuts(void **state)

@@ -5,19 +5,17 @@
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
-#include <arpa/inet.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+
+#include "tests/bench/loopback.h"
 
 /* ---- a server of one phone, which does as it is told, request by request ---- */
 
@@ -162,15 +160,8 @@ static void *server_thread(void *arg)
 
 static void server_start(struct server *s, const enum act *acts, unsigned count)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t n = sizeof(sa);
-
 	*s = (struct server){.acts = acts, .count = count};
-	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(s->fd >= 0);
-	assert_int_equal(bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	assert_int_equal(listen(s->fd, 16), 0);
-	assert_int_equal(getsockname(s->fd, (struct sockaddr *)&s->at, &n), 0);
+	s->fd = loopback_listen(&s->at);
 	assert_int_equal(pthread_create(&s->thread, NULL, server_thread, s), 0);
 }
 
@@ -216,9 +207,7 @@ static void begin(struct fixture *f, const enum act *acts, unsigned count, uint3
 static void end(struct fixture *f)
 {
 	fleet_stop(&f->fleet);
-	shutdown(f->server.fd, SHUT_RDWR);
-	pthread_join(f->server.thread, NULL);
-	close(f->server.fd);
+	loopback_end(f->server.fd, f->server.thread);
 }
 
 /* Until that many of what `at` shows, or for ever but for make check's patience. */
@@ -350,6 +339,117 @@ static void who_is_refused_again_has_waited(void **state)
 	end(&f);
 }
 
+/* ---- IMAP ---- */
+
+struct imap_server {
+	struct server base;
+	bool lets_in;
+	_Atomic int conn; /* hangs in IDLE there */
+};
+
+/* As Dovecot answers; what the phone must ask stands beside it. */
+static void *imap_thread(void *arg)
+{
+	static const char *const dialogue[][2] = {
+		{"1 LOGIN \"P0\" \"P0\"\r\n", "1 OK in\r\n"},
+		{"2 SELECT INBOX\r\n", "* 3 EXISTS\r\n* 0 RECENT\r\n2 OK there\r\n"},
+		{"3 IDLE\r\n", "+ idling\r\n* 3 EXISTS\r\n"},
+	};
+	struct imap_server *s = arg;
+	int fd;
+
+	while ((fd = accept(s->base.fd, NULL, NULL)) >= 0) {
+		char line[200];
+		size_t i = 0;
+
+		say(fd, "* OK ready\r\n", 12);
+		for (; i < ARRAY_LEN(dialogue); i++) {
+			size_t n = strlen(dialogue[i][0]);
+
+			if (recv(fd, line, n, MSG_WAITALL) != (ssize_t)n ||
+				memcmp(line, dialogue[i][0], n) != 0)
+				break;
+			if (!s->lets_in) {
+				say(fd, "1 NO [AUTHENTICATIONFAILED] no\r\n", 32);
+				break;
+			}
+			/* In pieces: where the network cuts must not matter. */
+			for (const char *p = dialogue[i][1]; *p; p++)
+				say(fd, p, 1);
+		}
+		if (i == ARRAY_LEN(dialogue))
+			s->conn = fd;
+		(void)!recv(fd, line, sizeof(line), 0);
+		s->conn = -1;
+		close(fd);
+	}
+	return NULL;
+}
+
+static void imap_begin(struct imap_server *s, struct fixture *f, bool lets_in)
+{
+	struct fleet_options o = {
+		.client = {.to_count = 1,
+			.phones_max = 1,
+			.handshakes_max = 4,
+			.open_timeout_s = 10,
+			.reset_on_close = true},
+		.user = name,
+		.password = name,
+		.users = 1,
+		.imap = true,
+	};
+	char why[CLIENT_WHY_BYTES];
+
+	*s = (struct imap_server){.lets_in = lets_in, .conn = -1};
+	s->base.fd = loopback_listen(&s->base.at);
+	assert_int_equal(pthread_create(&s->base.thread, NULL, imap_thread, s), 0);
+	o.client.to[0] = s->base.at;
+	f->fleet = fleet_start(&o, why, sizeof(why));
+	if (!f->fleet)
+		fail_msg("%s", why);
+	f->server = s->base;
+	fleet_park(f->fleet, 1);
+}
+
+/* Only more messages than before wake, and the phone hangs again without another word. */
+static void idle_is_woken_by_more_messages(void **state)
+{
+	struct imap_server s;
+	struct fixture f;
+
+	(void)state;
+	imap_begin(&s, &f, true);
+	WAIT_FOR(&f, parked, 1);
+	while (s.conn < 0)
+		pause_ms(1);
+	say(s.conn, "* 3 EXISTS\r\n* 2 EXISTS\r\n* OK Still here\r\n", 41);
+	say(s.conn, "* 3 EXISTS\r\n", 12);
+	WAIT_FOR(&f, answered, 1);
+	assert_int_equal(fleet_woken(f.fleet, 0), 1);
+	assert_true(fleet_came_ns(f.fleet, 0) > 0);
+	fleet_ping(f.fleet, 0);
+	WAIT_FOR(&f, parked, 1);
+	assert_true(fleet_came_ns(f.fleet, 0) == 0);
+	say(s.conn, "* 4 EXISTS\r\n", 12);
+	WAIT_FOR(&f, answered, 1);
+	assert_int_equal(fleet_woken(f.fleet, 0), 2);
+	end(&f);
+}
+
+static void who_is_not_let_in_has_failed(void **state)
+{
+	struct imap_server s;
+	struct fixture f;
+	struct fleet_status st;
+
+	(void)state;
+	imap_begin(&s, &f, false);
+	st = WAIT_FOR(&f, failed, 1);
+	assert_non_null(strstr(st.why, "LOGIN: 1 NO [AUTHENTICATIONFAILED]"));
+	end(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -360,6 +460,8 @@ int main(void)
 		cmocka_unit_test(heartbeats_that_end_early_are_counted),
 		cmocka_unit_test(heartbeats_that_end_late_are_counted),
 		cmocka_unit_test(who_is_refused_again_has_waited),
+		cmocka_unit_test(idle_is_woken_by_more_messages),
+		cmocka_unit_test(who_is_not_let_in_has_failed),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

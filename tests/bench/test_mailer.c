@@ -3,20 +3,18 @@
  * when each recipient's 250 had come. */
 #include "bench/mailer.h"
 
-#include <arpa/inet.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+
+#include "tests/bench/loopback.h"
 
 /* What the server does, in turn: reads until `until` has come, then says `say` a byte at a time. */
 struct step {
@@ -89,16 +87,12 @@ struct fixture {
 
 static void begin(struct fixture *f, const char *scheme, const struct step *steps, unsigned accepts)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t n = sizeof(sa);
+	struct sockaddr_storage at;
 	char to[64];
 
 	*f = (struct fixture){.server = {.steps = steps, .accepts = accepts}};
-	f->server.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(f->server.fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	assert_int_equal(listen(f->server.fd, 4), 0);
-	assert_int_equal(getsockname(f->server.fd, (struct sockaddr *)&sa, &n), 0);
-	snprintf(to, sizeof(to), "%s://127.0.0.1:%u", scheme, ntohs(sa.sin_port));
+	f->server.fd = loopback_listen(&at);
+	snprintf(to, sizeof(to), "%s://127.0.0.1:%u", scheme, loopback_port(&at));
 	assert_int_equal(pthread_create(&f->thread, NULL, serve, &f->server), 0);
 	f->mailer = mailer_open(to, 4, address, f->why, sizeof(f->why));
 }
@@ -106,8 +100,7 @@ static void begin(struct fixture *f, const char *scheme, const struct step *step
 static void end(struct fixture *f)
 {
 	mailer_close(&f->mailer);
-	pthread_join(f->thread, NULL);
-	close(f->server.fd);
+	loopback_end(f->server.fd, f->thread);
 }
 
 #define HELLO_LMTP                                                                                 \

@@ -2,18 +2,16 @@
 /* A publisher counts answers, whatever pieces they come in, and takes nothing but 2xx for success. */
 #include "bench/publish.h"
 
-#include <arpa/inet.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+
+#include "tests/bench/loopback.h"
 
 #define GOOD "HTTP/1.1 202 Accepted\r\nContent-Length: 4\r\n\r\nbody"
 #define BAD  "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
@@ -48,8 +46,7 @@ static void *serve(void *arg)
 
 static bool publish_to(struct server *s, char *why, size_t why_bytes)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t n = sizeof(sa);
+	struct sockaddr_storage at;
 	struct url to;
 	struct publisher *p;
 	const uint32_t phones[] = {7, 12};
@@ -58,11 +55,8 @@ static bool publish_to(struct server *s, char *why, size_t why_bytes)
 	char url[64];
 	bool ok;
 
-	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(bind(s->fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
-	assert_int_equal(listen(s->fd, 1), 0);
-	assert_int_equal(getsockname(s->fd, (struct sockaddr *)&sa, &n), 0);
-	snprintf(url, sizeof(url), "http://127.0.0.1:%u/pub/", ntohs(sa.sin_port));
+	s->fd = loopback_listen(&at);
+	snprintf(url, sizeof(url), "http://127.0.0.1:%u/pub/", loopback_port(&at));
 	assert_true(url_parse(url, URL_HTTP, &to, why, why_bytes));
 	assert_int_equal(pthread_create(&thread, NULL, serve, s), 0);
 	p = publisher_open(&to, why, why_bytes);
@@ -71,8 +65,7 @@ static bool publish_to(struct server *s, char *why, size_t why_bytes)
 	assert_true(sent_ns > 0);
 	publisher_close(&p);
 	assert_null(p);
-	pthread_join(thread, NULL);
-	close(s->fd);
+	loopback_end(s->fd, thread);
 	return ok;
 }
 
