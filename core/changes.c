@@ -2,6 +2,7 @@
 /* What was committed, and whom it wakes: each row of the journal goes to the waiters of its mailbox. */
 #include "core/shard_priv.h"
 
+#include "core/base/log.h"
 #include "core/base/metrics.h"
 #include "core/push/ping.h"
 #include "store/account.h"
@@ -148,8 +149,14 @@ void changes_read(struct shard *s)
 			return;
 		}
 		n = journal_read(&txn, s->journal_seen, rows, JOURNAL_ROWS);
-		if (n == DB_GONE) {
-			/* Further behind than the journal reaches back. */
+		if (n < 0) {
+			/* Further behind than the journal reaches back; or a row of it is damaged,
+			 * and waiting behind it for ever would wake nobody any more. */
+			if (n != DB_GONE)
+				log_msg(LOG_ERROR,
+					"store: the journal cannot be read from %llu on: %s; every "
+					"phone that waits is looked after",
+					(unsigned long long)s->journal_seen + 1, db_strerror(n));
 			s->journal_seen = journal_head(&txn);
 			db_read_end(&txn);
 			everybody_looks_again(s);
@@ -164,7 +171,7 @@ void changes_read(struct shard *s)
 			}
 		}
 		db_read_end(&txn);
-		if (n <= 0)
+		if (n == 0)
 			break;
 		METRIC_ADD(JOURNAL_SEEN, (int64_t)(rows[n - 1].seq - s->journal_seen));
 		s->journal_seen = rows[n - 1].seq;

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* For roostctl.sh: puts devices into a store, and stands in for a running server.
+/* For roostctl.sh and server.py: puts devices into a store, and stands in for a running server.
  *   admin-fixture DIR device ADDRESS DEVICE-ID MODEL
  *   admin-fixture DIR serve          control socket with two parked requests and one refusal, until
  *                                    "stop" or standard input ends; prints "ready"
  *   admin-fixture DIR verify ADDRESS < password      prints ok, bad or disabled
- *   admin-fixture DIR head           newest journal number */
+ *   admin-fixture DIR head           newest journal number
+ *   admin-fixture DIR damage         a commit whose row of the journal does not decode */
 #include "core/access/credentials.h"
 #include "core/admin/admin.h"
 #include "core/base/clock.h"
 #include "core/config.h"
 #include "store/device.h"
 #include "store/journal.h"
+#include "store/key.h"
+#include "store/rows.h"
 
 #include <inttypes.h>
 #include <poll.h>
@@ -169,6 +172,16 @@ static int head(void)
 	return 0;
 }
 
+static int write_damaged_row(struct db_txn *txn, void *arg)
+{
+	struct journal_row row = {.mailbox = 1, .kind = JOURNAL_TOUCH};
+	struct key key;
+	int err = journal_append(txn, &row);
+
+	(void)arg;
+	return err ? err : rows_put(txn, key_journal(&key, row.seq), bytes_str("damaged"));
+}
+
 int main(int argc, char **argv)
 {
 	struct db_options o = {.dir = argc > 1 ? argv[1] : NULL, .no_sync = true};
@@ -189,6 +202,8 @@ int main(int argc, char **argv)
 		code = verify(argv[3]);
 	else if (strcmp(argv[2], "head") == 0)
 		code = head();
+	else if (strcmp(argv[2], "damage") == 0)
+		code = db_write(db, write_damaged_row, NULL) == DB_OK ? 0 : 1;
 	db_close(&db);
 	return code;
 }

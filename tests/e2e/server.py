@@ -545,6 +545,16 @@ s.deliver("again")
 p = Phone(s).ready()
 equal(s.stop(), 0, "started again it serves")
 
+section("store damaged")
+s = Server()
+p = Phone(s).ready()
+h = p.hang_ping(900)
+equal(subprocess.run([f"{BUILD}/tests/e2e/admin-fixture", s.dir, "damage"]).returncode, 0, "a row of the journal is damaged")
+s.deliver("behind the damage")
+equal(ping_status(h.answer(20)), "2", "what is committed behind it wakes phones all the same")
+ok(any("journal" in l for l in s.log), "and the log says that a row cannot be read", s.log[-5:])
+equal(s.stop(), 0, "and ends in order")
+
 section("many phones, few descriptors")
 USERS, EACH = 20, 100
 
