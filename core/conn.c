@@ -159,16 +159,21 @@ void conn_released(struct shard *s, uint32_t slot)
 
 /* ---- reading requests ------------------------------------------------------------------------ */
 
+static void begin_head(struct shard *s, uint32_t slot)
+{
+	struct conn *c = &s->conns[slot];
+
+	/* In one piece from the start: growing would leave copies of credentials behind. */
+	buf_room(&c->active->head, HEAD_ROOM_BYTES);
+	c->state = CONN_HEAD;
+	conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
+}
+
 static bool begin_request(struct shard *s, uint32_t slot)
 {
-	struct active *a = active_take(s, slot, false);
-
-	if (!a)
+	if (!active_take(s, slot, false))
 		return false;
-	/* In one piece from the start: growing would leave copies of credentials behind. */
-	buf_room(&a->head, HEAD_ROOM_BYTES);
-	s->conns[slot].state = CONN_HEAD;
-	conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
+	begin_head(s, slot);
 	conn_receive(s, slot);
 	return true;
 }
@@ -266,16 +271,18 @@ void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
 		conn_gone(s, slot, n);
 		return;
 	}
-	/* Begun behind a hanging request, then it had to wait for a buffer: that request is answered
-	 * by now, and these bytes are the next one's. */
-	if (!a && c->state == CONN_IDLE && (a = active_take(s, slot, true))) {
-		buf_room(&a->head, HEAD_ROOM_BYTES);
-		c->state = CONN_HEAD;
-		conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
-	}
+	/* Its memory was given back while these bytes were on their way: when something else had been sent
+	 * to a hanging request, or when that was answered. */
 	if (!a) {
-		conn_close(s, slot, false);
-		return;
+		a = active_take(s, slot, true);
+		if (!a) {
+			conn_no_memory(s, slot);
+			return;
+		}
+		if (c->state == CONN_IDLE)
+			begin_head(s, slot);
+		else
+			a->has_request = true; /* they are behind it */
 	}
 	if (c->state == CONN_HANDSHAKE) {
 		buf_add(&a->in, p, (size_t)n);
@@ -302,14 +309,9 @@ void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
 
 void conn_secured(struct shard *s, uint32_t slot)
 {
-	struct conn *c = &s->conns[slot];
-	struct active *a = c->active;
-
-	c->flags |= CONN_TLS;
-	c->state = CONN_HEAD;
-	buf_room(&a->head, HEAD_ROOM_BYTES);
-	conn_deadline(s, slot, shard_config(s)->http_request_timeout_s);
-	if (a->in.n)
+	s->conns[slot].flags |= CONN_TLS;
+	begin_head(s, slot);
+	if (s->conns[slot].active->in.n)
 		open_records(s, slot);
 	progress(s, slot);
 }
