@@ -300,10 +300,6 @@ void conn_received(struct shard *s, uint32_t slot, const uint8_t *p, int n)
 	} else {
 		buf_add(a->has_request ? &a->more : &a->head, p, (size_t)n);
 	}
-	if (a->in.failed || a->head.failed || a->more.failed) {
-		conn_no_memory(s, slot);
-		return;
-	}
 	progress(s, slot);
 }
 
@@ -348,6 +344,10 @@ static void progress(struct shard *s, uint32_t slot)
 	const char *why = NULL;
 	int r;
 
+	if (a->in.failed || a->head.failed || a->more.failed) {
+		conn_no_memory(s, slot);
+		return;
+	}
 	conn_flush(s, slot);
 	if (c->state == CONN_CLOSING)
 		return;
@@ -382,9 +382,15 @@ static void progress(struct shard *s, uint32_t slot)
 		a->has_request = true;
 		a->started_ms = loop_now_ms(s->loop);
 		a->request_bytes = a->http.head_bytes;
-		if (a->head.n > a->http.head_bytes)
+		if (a->head.n > a->http.head_bytes) {
 			buf_add(&a->more, a->head.p + a->http.head_bytes,
 				a->head.n - a->http.head_bytes);
+			/* Without them the body, or the next request, would begin elsewhere. */
+			if (a->more.failed) {
+				conn_no_memory(s, slot);
+				return;
+			}
+		}
 		request_start(s, slot);
 		return;
 	}

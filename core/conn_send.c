@@ -181,11 +181,11 @@ void conn_sent(struct shard *s, uint32_t slot, int err)
 		conn_deadline(s, slot, shard_config(s)->http_send_timeout_s);
 		if (seal_some(s, slot) && !(c->flags & CONN_KEEP_ALIVE))
 			say_goodbye(s, slot);
-		/* Half an answer must not be followed by another. */
-		if (a->out.failed) {
-			conn_no_memory(s, slot);
-			return;
-		}
+	}
+	/* Half an answer, or none, must not be followed by another. */
+	if (a && a->out.failed) {
+		conn_no_memory(s, slot);
+		return;
 	}
 	if (a && a->out.n) {
 		conn_flush(s, slot);

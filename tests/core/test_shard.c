@@ -50,12 +50,50 @@ static void bytes_that_cross_the_answer_are_the_next_request(void **state)
 	assert_non_null(strstr(fake.said[PHONE], "HTTP/1.1 401"));
 }
 
+/* To a client whose answer finds no memory: the connection ends; on a connection that went on it would wait
+ * for that answer, and take the next one for it. */
+static void an_answer_without_memory_is_not_left_out(void **state)
+{
+	struct shard *s = server.shards[0];
+	struct active *a;
+
+	(void)state;
+	conn_accepted(s, 0, LISTENER_HTTP, &peer);
+	conn_readable(s, 0);
+	a = s->conns[0].active;
+	s->conns[0].flags |= CONN_KEEP_ALIVE;
+	conn_say(s, 0, "100 Continue", 12); /* with the kernel when the answer is made */
+	a->out.failed = true;
+	buf_add_str(&a->reply, "answer");
+	conn_reply(s, 0);
+	if (!fake.closed[0])
+		fake.ev->sent(fake.arg, 0, 0);
+	assert_true(fake.closed[0] && fake.reset[0]);
+}
+
+/* To a client that sends its body along with the head: when there is no memory for it, the connection ends
+ * at once; the rest of the body would else be taken for all of it, or for the next request. */
+static void a_body_without_memory_is_not_cut(void **state)
+{
+	struct shard *s = server.shards[0];
+
+	(void)state;
+	conn_accepted(s, 0, LISTENER_HTTP, &peer);
+	conn_readable(s, 0);
+	s->conns[0].active->more.n = SIZE_MAX; /* what is added to that finds no memory */
+	received(0, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nnine");
+	assert_true(fake.closed[0] && fake.reset[0]);
+	assert_int_equal(fake.send_count, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, begin, end)
 		T(bytes_that_cross_a_send_stay_behind_the_hanging_request),
 		T(bytes_that_cross_the_answer_are_the_next_request),
+		T(an_answer_without_memory_is_not_left_out),
+		T(a_body_without_memory_is_not_cut),
 	};
 
 	return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
