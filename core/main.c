@@ -4,6 +4,7 @@
 #include "core/base/log.h"
 #include "core/config.h"
 #include "core/handover_state.h"
+#include "core/minder.h"
 #include "core/server.h"
 #include "core/upgrade.h"
 #include "core/version.h"
@@ -261,12 +262,24 @@ static int show_config(struct arguments *args, bool print)
 	return 0;
 }
 
+/* Of the process that was started, not of its successors: it must not end before them. False: nobody
+ * minds when it does. */
+static bool stays(const struct arguments *args, const struct server *server, char *lock, size_t cap)
+{
+	const struct config *c = atomic_load(&server->config);
+
+	snprintf(lock, cap, "%s/lock", c->store_dir);
+	return args->take_over_fd < 0 && (getpid() == 1 || c->core_stay) &&
+	       prctl(PR_SET_CHILD_SUBREAPER, 1) == 0;
+}
+
 static int serve(struct arguments *args)
 {
 	struct take_over *take = NULL;
 	struct server *server = NULL;
-	char why[1024] = "";
+	char why[1024] = "", lock[PATH_MAX];
 	enum ending ending;
+	bool stay;
 	sigset_t set;
 
 	/* Signals are taken by the main thread only; threads inherit the mask. */
@@ -296,14 +309,19 @@ static int serve(struct arguments *args)
 	fprintf(stderr, "roostd ready\n");
 	if (!take)
 		tell_systemd("READY=1");
+	stay = stays(args, server, lock, sizeof(lock));
 	ending = wait_for_signals(server, args, &set);
 	if (ending == ENDING_TAKEN_OVER) {
 		server_leave(&server);
+		if (stay)
+			log_msg(LOG_INFO, "upgrade: this process stays until the server ends");
 	} else {
 		tell_systemd("STOPPING=1");
 		server_stop(&server);
 	}
 	log_stop();
+	if (ending == ENDING_TAKEN_OVER && stay)
+		return minder_run(lock, &set);
 	return ending == ENDING_STORE_LOST;
 }
 

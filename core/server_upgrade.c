@@ -134,12 +134,7 @@ bool server_upgrade(struct server *s, const char *program, char *const *argument
 	own_sockets(r, &sockets);
 	if (server_ticket_seed(s, seed))
 		o.ticket_seed = seed;
-	if (getpid() == 1)
-		snprintf(why, sizeof(why),
-			"this is process 1 of its container, which ends with it: start the new "
-			"version beside it, or run under an init");
-	else
-		ok = upgrade_hand_over(s, &o, &r->upgrade, out, why, sizeof(why));
+	ok = upgrade_hand_over(s, &o, &r->upgrade, out, why, sizeof(why));
 	pthread_mutex_unlock(&r->reload_mutex);
 	explicit_bzero(seed, sizeof(seed));
 	/* What a new program that failed held of our connections goes a moment after it. */
