@@ -2,20 +2,20 @@
 #include "bench/options.h"
 
 #include "bench/accounts.h"
+#include "bench/cli.h"
 #include "bench/mailroom.h"
 #include "core/base/check.h"
 #include "core/eas/query.h"
-#include "core/version.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-static const char usage[] =
+/* --help: what stands before the options, and behind them. */
+static const char head[] =
 	"roost-bench - measures a push server\n"
 	"\n"
 	"  roost-bench --spawn [options] [SCENARIO...]\n"
@@ -47,194 +47,65 @@ static const char usage[] =
 	"  storm       all phones but --stay drop at once and come back, with full and with "
 	"resumed\n"
 	"              handshakes: time, memory on the way, service to those that stayed\n"
-	"\n"
-	"The server:\n"
-	"      --spawn              start roostd on a temporary store, and end it afterwards\n"
-	"      --roostd FILE        which (default: beside this program)\n"
-	"  -s, --set SECTION.KEY=V  further settings for it\n"
-	"  -u, --url URL            a server that runs; any HTTPS server for `handshake`\n"
-	"      --pid PID            its process (with its children), for memory and CPU\n"
-	"      --metrics URL        its metrics, like http://127.0.0.1:9100/metrics\n"
-	"      --data DIR           its data directory: accounts bench*@" MAILROOM_DOMAIN
-	" are made\n"
-	"                           there, and changes committed; removed at the end\n"
-	"      --keep               do not remove them\n"
-	"      --prime              Provision, FolderSync and Sync over the network\n"
-	"      --account PATTERN    users, like user%d@example.test or u%05d: %d is the account's "
-	"number\n"
-	"      --password PATTERN   of them, with or without a number\n"
-	"      --first N            the number of the first account (default 0)\n"
-	"      --protocol-version V of ActiveSync: 12.1, 14.0, 14.1 (default), 16.0 or 16.1\n"
-	"      --mail TO            changes are mails to lmtp://HOST:PORT, smtp://HOST:PORT or "
-	"lmtp:/SOCKET;\n"
-	"                           implies --prime without --data, and a Sync before each Ping. "
-	"With\n"
-	"                           --spawn only \"lmtp\": by the listener of that server\n"
-	"      --url imaps://HOST:PORT  not ActiveSync: the phones hang in IMAP IDLE; needs "
-	"--mail\n"
-	"      --ca FILE            verify the certificate (default: do not)\n"
-	"\n"
-	"How much:\n"
-	"  -n, --phones N           (default 20000)\n"
-	"      --users N            accounts; phones are spread over them (default: as many)\n"
-	"      --wakes N            of scenario wake, and of each step of grow (default 1000)\n"
-	"      --visits N           of scenario handshake (default 2000)\n"
-	"      --expiries N         of scenario expire: heartbeats that end in a second (default "
-	"3000)\n"
-	"      --parallel N         connections shaking hands at a time (default 64)\n"
-	"      --rounds N           of burst and handshake; medians are shown (default 3)\n"
-	"      --idle S             seconds to watch the idle server (default 10)\n"
-	"      --heartbeat S        (default 3540)\n"
-	"      --poll PATH          not ActiveSync: each phone's GET of PATH and its number hangs\n"
-	"      --poll-idle PATH     the same, answered at once: connections that only idle\n"
-	"      --publish URL        changes are POSTs to this http:// URL and the phone's number\n"
-	"      --list N             burst: recipients of one mail to a list (default 1000; 100 "
-	"with\n"
-	"                           --mail TO)\n"
-	"      --subscribers URL    with --poll: a page that says \"subscribers: N\", how many "
-	"hang\n"
-	"      --unanswered N       burst: phones that may wait for their answer at a time "
-	"(default "
-	"50000)\n"
-	"      --rest MS            burst: pause before each round (default 300)\n"
-	"      --resume             handshakes of the phones resume a session\n"
-	"      --stay PERCENT       phones that storm and load spare, and watch (default 1)\n"
-	"      --changes N          per second, of scenarios load and upgrade (default 1000)\n"
-	"      --reconnects N       per second, of scenario load (default 500)\n"
-	"      --upgrades N         in a row (default 10)\n"
-	"      --compress N         day, soak: so many times faster than life (default 60, 10)\n"
-	"      --seconds S          day, soak: for so long (default 90, 1800)\n"
-	"      --tls12              TLS 1.2 only\n"
-	"      --get PATH           handshake: GET this without credentials instead of OPTIONS\n"
-	"      --name NAME          put in front of the figures' names\n"
-	"      --json FILE          JSON lines go there, appended; - standard output (default),\n"
-	"                           none\n"
-	"      --tune               set the sysctls that do not suffice, say which, and put them "
-	"back\n"
-	"      --force              start although memory, ports, files or tcp_mem do not suffice\n"
-	"  -V, --version\n"
-	"  -h, --help\n"
+	"\n";
+
+static const char tail[] =
 	"\n"
 	"Exit codes: 0 all measured, 1 something failed, 2 wrong usage, 3 the machine is too "
 	"small,\n"
 	"130 interrupted. See roost-bench(1).\n";
 
-enum {
-	OPT_SPAWN = 256,
-	OPT_ROOSTD,
-	OPT_PID,
-	OPT_METRICS,
-	OPT_DATA,
-	OPT_KEEP,
-	OPT_PRIME,
-	OPT_CA,
-	OPT_USERS,
-	OPT_WAKES,
-	OPT_VISITS,
-	OPT_EXPIRIES,
-	OPT_UPGRADES,
-	OPT_PARALLEL,
-	OPT_ROUNDS,
-	OPT_IDLE,
-	OPT_HEARTBEAT,
-	OPT_TLS12,
-	OPT_GET,
-	OPT_NAME,
-	OPT_JSON,
-	OPT_FORCE,
-	OPT_RESUME,
-	OPT_TUNE,
-	OPT_COMPRESS,
-	OPT_SECONDS,
-	OPT_POLL,
-	OPT_IDLE_AFTER,
-	OPT_PUBLISH,
-	OPT_STAY,
-	OPT_CHANGES,
-	OPT_RECONNECTS,
-	OPT_ACCOUNT,
-	OPT_PASSWORD,
-	OPT_FIRST,
-	OPT_PROTOCOL_VERSION,
-	OPT_MAIL,
-	OPT_LIST,
-	OPT_REST,
-	OPT_UNANSWERED,
-	OPT_SUBSCRIBERS,
+/* What is looked at when all has been read. */
+struct arguments {
+	struct bench *b;
+	const char *url, *metrics, *account, *password;
+	uint32_t pid, first, list;
+	bool chose; /* a scenario */
 };
-
-static const struct option options[] = {{"spawn", no_argument, NULL, OPT_SPAWN},
-	{"roostd", required_argument, NULL, OPT_ROOSTD}, {"set", required_argument, NULL, 's'},
-	{"url", required_argument, NULL, 'u'}, {"pid", required_argument, NULL, OPT_PID},
-	{"metrics", required_argument, NULL, OPT_METRICS},
-	{"data", required_argument, NULL, OPT_DATA}, {"keep", no_argument, NULL, OPT_KEEP},
-	{"prime", no_argument, NULL, OPT_PRIME}, {"ca", required_argument, NULL, OPT_CA},
-	{"phones", required_argument, NULL, 'n'}, {"users", required_argument, NULL, OPT_USERS},
-	{"wakes", required_argument, NULL, OPT_WAKES},
-	{"upgrades", required_argument, NULL, OPT_UPGRADES},
-	{"expiries", required_argument, NULL, OPT_EXPIRIES},
-	{"visits", required_argument, NULL, OPT_VISITS},
-	{"parallel", required_argument, NULL, OPT_PARALLEL},
-	{"rounds", required_argument, NULL, OPT_ROUNDS},
-	{"idle", required_argument, NULL, OPT_IDLE},
-	{"heartbeat", required_argument, NULL, OPT_HEARTBEAT},
-	{"tls12", no_argument, NULL, OPT_TLS12}, {"get", required_argument, NULL, OPT_GET},
-	{"name", required_argument, NULL, OPT_NAME}, {"json", required_argument, NULL, OPT_JSON},
-	{"force", no_argument, NULL, OPT_FORCE}, {"resume", no_argument, NULL, OPT_RESUME},
-	{"tune", no_argument, NULL, OPT_TUNE}, {"compress", required_argument, NULL, OPT_COMPRESS},
-	{"seconds", required_argument, NULL, OPT_SECONDS},
-	{"poll", required_argument, NULL, OPT_POLL},
-	{"poll-idle", required_argument, NULL, OPT_IDLE_AFTER},
-	{"publish", required_argument, NULL, OPT_PUBLISH},
-	{"stay", required_argument, NULL, OPT_STAY},
-	{"changes", required_argument, NULL, OPT_CHANGES},
-	{"reconnects", required_argument, NULL, OPT_RECONNECTS},
-	{"account", required_argument, NULL, OPT_ACCOUNT},
-	{"password", required_argument, NULL, OPT_PASSWORD},
-	{"first", required_argument, NULL, OPT_FIRST},
-	{"protocol-version", required_argument, NULL, OPT_PROTOCOL_VERSION},
-	{"mail", required_argument, NULL, OPT_MAIL}, {"list", required_argument, NULL, OPT_LIST},
-	{"rest", required_argument, NULL, OPT_REST},
-	{"unanswered", required_argument, NULL, OPT_UNANSWERED},
-	{"subscribers", required_argument, NULL, OPT_SUBSCRIBERS},
-	{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-
-__attribute__((format(printf, 1, 2))) static _Noreturn void die(const char *fmt, ...)
-{
-	va_list ap;
-
-	fprintf(stderr, "roost-bench: ");
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fprintf(stderr, " (roost-bench --help)\n");
-	exit(EXIT_USAGE);
-}
-
-static uint32_t number(const char *option, const char *text, uint32_t min, uint32_t max)
-{
-	uint64_t v;
-
-	if (!bytes_to_u64(bytes_str(text), max, &v) || v < min)
-		die("--%s: '%s' is not a number from %u to %u", option, text, min, max);
-	return (uint32_t)v;
-}
 
 static void address(const char *option, const char *text, unsigned schemes, struct url *out)
 {
-	char why[WHY];
+	char why[URL_WHY_BYTES];
 
 	if (!url_parse(text, schemes, out, why, sizeof(why)))
-		die("--%s: %s", option, why);
+		cli_die("--%s: %s", option, why);
 }
 
-static int version_number(const char *text)
+static void take_set(void *arg, const char *option, const char *text)
 {
-	int v = eas_version_parse(bytes_str(text));
+	struct bench *b = ((struct arguments *)arg)->b;
 
-	if (v >= 121)
-		return v;
-	die("--protocol-version: '%s' is none of 12.1, 14.0, 14.1, 16.0 and 16.1", text);
+	if (b->set_count == SETS_MAX)
+		cli_die("too many --%s", option);
+	b->sets[b->set_count++] = text;
+}
+
+static void take_publish(void *arg, const char *option, const char *text)
+{
+	address(option, text, URL_HTTP, &((struct arguments *)arg)->b->publish_url);
+}
+
+static void take_subscribers(void *arg, const char *option, const char *text)
+{
+	address(option, text, URL_HTTP, &((struct arguments *)arg)->b->subscribers_url);
+}
+
+/* --poll and --poll-idle */
+static void take_poll(void *arg, const char *option, const char *text)
+{
+	struct bench *b = ((struct arguments *)arg)->b;
+
+	b->poll_path = text;
+	b->poll_idle = strcmp(option, "poll-idle") == 0;
+}
+
+static void take_protocol(void *arg, const char *option, const char *text)
+{
+	struct bench *b = ((struct arguments *)arg)->b;
+
+	b->protocol_version = eas_version_parse(bytes_str(text));
+	if (b->protocol_version < 121)
+		cli_die("--%s: '%s' is none of 12.1, 14.0, 14.1, 16.0 and 16.1", option, text);
 }
 
 /* After hours of measuring is too late. */
@@ -246,7 +117,7 @@ static void check_json(const char *file)
 		return;
 	f = fopen(file, "ae");
 	if (!f || fclose(f) != 0)
-		die("--json: %s: %s", file, strerror(errno));
+		cli_die("--json: %s: %s", file, strerror(errno));
 }
 
 /* How changes come about, and whose phones there are. */
@@ -255,29 +126,31 @@ static void check_changes(struct bench *b, bool url, uint32_t list)
 	bool changes = b->wake || b->load || b->burst || b->storm || b->day || b->soak;
 
 	if (b->mail && b->spawn && strcmp(b->mail, "lmtp") != 0)
-		die("--mail: with --spawn only lmtp, the listener of that server");
+		cli_die("--mail: with --spawn only lmtp, the listener of that server");
 	if (b->mail && b->publish_url.host[0])
-		die("--mail and --publish exclude each other");
+		cli_die("--mail and --publish exclude each other");
 	b->mail_own = b->mail && b->spawn;
 	if (list || (b->mail && !b->mail_own))
 		b->list_max = list ? list : 100;
 	if (changes && url && !b->data && !b->publish_url.host[0] && !b->mail)
-		die("wake, load, burst, storm, day and soak make changes: they need --data, --mail "
-		    "or "
-		    "--spawn");
+		cli_die("wake, load, burst, storm, day and soak make changes: they need --data, "
+			"--mail "
+			"or "
+			"--spawn");
 	/* ActiveSync phones that nobody has synced for. */
 	if (b->mail && url && !b->data && !b->imap)
 		b->prime = true;
 	if (b->imap && (b->data || b->prime || b->publish_url.host[0] || b->poll_path))
-		die("imaps: goes with --mail only");
+		cli_die("imaps: goes with --mail only");
 	if (b->imap && (b->day || b->soak || b->load || b->storm || b->handshake))
-		die("imaps: hold, grow, wake and burst only");
+		cli_die("imaps: hold, grow, wake and burst only");
 	if ((b->imap || b->poll_path) && b->users < b->phones)
-		die("here every phone is a user (--users)");
+		cli_die("here every phone is a user (--users)");
 }
 
-static void choose(struct bench *b, const char *name)
+static void choose(void *arg, const char *option, const char *name)
 {
+	struct bench *b = ((struct arguments *)arg)->b;
 	bool all = strcmp(name, "all") == 0, hit = all;
 	struct {
 		const char *name;
@@ -295,8 +168,10 @@ static void choose(struct bench *b, const char *name)
 			hit = true;
 		}
 	}
+	(void)option;
+	((struct arguments *)arg)->chose = true;
 	if (!hit)
-		die("'%s' is not a scenario", name);
+		cli_die("'%s' is not a scenario", name);
 }
 
 /* Without a password, which does not belong into files of figures. */
@@ -313,219 +188,172 @@ static void remember_command(struct bench *b, int argc, char **argv, bool has_pa
 
 void bench_options(struct bench *b, int argc, char **argv)
 {
-	const char *url = NULL, *metrics_url = NULL, *account = NULL, *password = NULL, *wrong;
-	uint32_t first = 0, list = 0;
-	int o;
+	struct arguments a = {.b = b};
+	const char *wrong;
+	const struct cli_option options[] = {
+		{.help = "The server:"},
+		{"spawn", .flag = &b->spawn,
+			.help = "start roostd on a temporary store, and end it afterwards"},
+		{"roostd", 0, "FILE", .text = &b->roostd,
+			.help = "which (default: beside this program)"},
+		{"set", 's', "SECTION.KEY=V", .take = take_set, .help = "further settings for it"},
+		{"url", 'u', "URL", .text = &a.url,
+			.help = "a server that runs; any HTTPS server for `handshake`. imaps:// or "
+				"imap://: not ActiveSync, the phones hang in IMAP IDLE; needs "
+				"--mail"},
+		{"pid", 0, "PID", .number = &a.pid, .min = 1, .max = INT32_MAX,
+			.help = "its process (with its children), for memory and CPU"},
+		{"metrics", 0, "URL", .text = &a.metrics,
+			.help = "its metrics, like http://127.0.0.1:9100/metrics"},
+		{"data", 0, "DIR", .text = &b->data,
+			.help = "its data directory: accounts bench*@" MAILROOM_DOMAIN
+				" are made there, and changes committed; removed at the end"},
+		{"keep", .flag = &b->keep, .help = "do not remove them"},
+		{"prime", .flag = &b->prime,
+			.help = "Provision, FolderSync and Sync over the network"},
+		{"account", 0, "PATTERN", .text = &a.account,
+			.help = "users, like user%d@example.test or u%05d: %d is the account's "
+				"number"},
+		{"password", 0, "PATTERN", .text = &a.password,
+			.help = "of them, with or without a number"},
+		{"first", 0, "N", .number = &a.first, .max = 100000000,
+			.help = "the number of the first account (default 0)"},
+		{"protocol-version", 0, "V", .take = take_protocol,
+			.help = "of ActiveSync: 12.1, 14.0, 14.1 (default), 16.0 or 16.1"},
+		{"mail", 0, "TO", .text = &b->mail,
+			.help = "changes are mails to lmtp://HOST:PORT, smtp://HOST:PORT or "
+				"lmtp:/SOCKET; implies --prime without --data, and a Sync before "
+				"each Ping. With --spawn only \"lmtp\": by the listener of that "
+				"server"},
+		{"ca", 0, "FILE", .text = &b->ca_file,
+			.help = "verify the certificate (default: do not)"},
+		{.help = "\nHow much:"},
+		{"phones", 'n', "N", .number = &b->phones, .min = 1, .max = 4000000,
+			.help = "(default 20000)"},
+		{"users", 0, "N", .number = &b->users, .min = 1, .max = 4000000,
+			.help = "accounts; phones are spread over them (default: as many)"},
+		{"wakes", 0, "N", .number = &b->wakes, .min = 1, .max = 1000000,
+			.help = "of scenario wake, and of each step of grow (default 1000)"},
+		{"visits", 0, "N", .number = &b->visits, .min = 1, .max = 10000000,
+			.help = "of scenario handshake (default 2000)"},
+		{"expiries", 0, "N", .number = &b->expiries_per_s, .min = 1, .max = 1000000,
+			.help = "of scenario expire: heartbeats that end in a second (default "
+				"3000)"},
+		{"parallel", 0, "N", .number = &b->parallel, .min = 1, .max = 65536,
+			.help = "connections shaking hands at a time (default 64)"},
+		{"rounds", 0, "N", .number = &b->rounds, .min = 1, .max = ROUNDS_MAX,
+			.help = "of burst and handshake; medians are shown (default 3)"},
+		{"idle", 0, "S", .number = &b->idle_s, .min = 1, .max = 3600,
+			.help = "seconds to watch the idle server (default 10)"},
+		{"heartbeat", 0, "S", .number = &b->heartbeat_s, .min = 1, .max = 3540,
+			.help = "(default 3540)"},
+		{"poll", 0, "PATH", .take = take_poll,
+			.help = "not ActiveSync: each phone's GET of PATH and its number hangs"},
+		{"poll-idle", 0, "PATH", .take = take_poll,
+			.help = "the same, answered at once: connections that only idle"},
+		{"publish", 0, "URL", .take = take_publish,
+			.help = "changes are POSTs to this http:// URL and the phone's number"},
+		{"list", 0, "N", .number = &a.list, .min = 1, .max = 100000,
+			.help = "burst: recipients of one mail to a list (default 1000; 100 with "
+				"--mail TO)"},
+		{"subscribers", 0, "URL", .take = take_subscribers,
+			.help = "with --poll: a page that says \"subscribers: N\", how many hang"},
+		{"unanswered", 0, "N", .number = &b->unanswered_max, .min = 1, .max = 4000000,
+			.help = "burst: phones that may wait for their answer at a time (default "
+				"50000)"},
+		{"rest", 0, "MS", .number = &b->rest_ms, .max = 600000,
+			.help = "burst: pause before each round (default 300)"},
+		{"resume", .flag = &b->resume, .help = "handshakes of the phones resume a session"},
+		{"stay", 0, "PERCENT", .number = &b->stay_percent, .max = 99,
+			.help = "phones that storm and load spare, and watch (default 1)"},
+		{"changes", 0, "N", .number = &b->changes_per_s, .min = 1, .max = 1000000,
+			.help = "per second, of scenarios load and upgrade (default 1000)"},
+		{"reconnects", 0, "N", .number = &b->reconnects_per_s, .min = 1, .max = 100000,
+			.help = "per second, of scenario load (default 500)"},
+		{"upgrades", 0, "N", .number = &b->upgrades, .min = 1, .max = ROUNDS_MAX,
+			.help = "in a row (default 10)"},
+		{"compress", 0, "N", .number = &b->compress, .min = 1, .max = 60,
+			.help = "day, soak: so many times faster than life (default 60, 10)"},
+		{"seconds", 0, "S", .number = &b->day_s, .min = 1, .max = 86400,
+			.help = "day, soak: for so long (default 90, 1800)"},
+		{"tls12", .flag = &b->tls12, .help = "TLS 1.2 only"},
+		{"get", 0, "PATH", .text = &b->get_path,
+			.help = "handshake: GET this without credentials instead of OPTIONS"},
+		{"name", 0, "NAME", .text = &b->figures.prefix,
+			.help = "put in front of the figures' names"},
+		{"json", 0, "FILE", .text = &b->json_file,
+			.help = "JSON lines go there, appended; - standard output (default), none"},
+		{"tune", .flag = &b->tune,
+			.help = "set the sysctls that do not suffice, say which, and put them "
+				"back"},
+		{"force", .flag = &b->force,
+			.help = "start although memory, ports, files or tcp_mem do not suffice"},
+		{"version", 'V', .take = cli_version},
+	};
+	const struct cli cli = {options, ARRAY_LEN(options), choose, &a, head, tail};
 
-	while ((o = getopt_long(argc, argv, "s:u:n:Vh", options, NULL)) != -1) {
-		switch (o) {
-		case OPT_SPAWN:
-			b->spawn = true;
-			break;
-		case OPT_ROOSTD:
-			b->roostd = optarg;
-			break;
-		case 's':
-			if (b->set_count == SETS_MAX)
-				die("too many --set");
-			b->sets[b->set_count++] = optarg;
-			break;
-		case 'u':
-			url = optarg;
-			break;
-		case OPT_PID:
-			b->pid = (pid_t)number("pid", optarg, 1, INT32_MAX);
-			break;
-		case OPT_METRICS:
-			metrics_url = optarg;
-			break;
-		case OPT_DATA:
-			b->data = optarg;
-			break;
-		case OPT_KEEP:
-			b->keep = true;
-			break;
-		case OPT_PRIME:
-			b->prime = true;
-			break;
-		case OPT_CA:
-			b->ca_file = optarg;
-			break;
-		case 'n':
-			b->phones = number("phones", optarg, 1, 4000000);
-			break;
-		case OPT_USERS:
-			b->users = number("users", optarg, 1, 4000000);
-			break;
-		case OPT_WAKES:
-			b->wakes = number("wakes", optarg, 1, 1000000);
-			break;
-		case OPT_VISITS:
-			b->visits = number("visits", optarg, 1, 10000000);
-			break;
-		case OPT_UPGRADES:
-			b->upgrades = number("upgrades", optarg, 1, ROUNDS_MAX);
-			break;
-		case OPT_EXPIRIES:
-			b->expiries_per_s = number("expiries", optarg, 1, 1000000);
-			break;
-		case OPT_PARALLEL:
-			b->parallel = number("parallel", optarg, 1, 65536);
-			break;
-		case OPT_ROUNDS:
-			b->rounds = number("rounds", optarg, 1, ROUNDS_MAX);
-			break;
-		case OPT_IDLE:
-			b->idle_s = number("idle", optarg, 1, 3600);
-			break;
-		case OPT_HEARTBEAT:
-			b->heartbeat_s = number("heartbeat", optarg, 1, 3540);
-			break;
-		case OPT_TLS12:
-			b->tls12 = true;
-			break;
-		case OPT_GET:
-			b->get_path = optarg;
-			break;
-		case OPT_NAME:
-			b->figures.prefix = optarg;
-			break;
-		case OPT_JSON:
-			b->json_file = optarg;
-			break;
-		case OPT_RESUME:
-			b->resume = true;
-			break;
-		case OPT_POLL:
-		case OPT_IDLE_AFTER:
-			b->poll_path = optarg;
-			b->poll_idle = o == OPT_IDLE_AFTER;
-			break;
-		case OPT_PUBLISH:
-			address("publish", optarg, URL_HTTP, &b->publish_url);
-			break;
-		case OPT_COMPRESS:
-			b->compress = number("compress", optarg, 1, 60);
-			break;
-		case OPT_SECONDS:
-			b->day_s = number("seconds", optarg, 1, 86400);
-			break;
-		case OPT_TUNE:
-			b->tune = true;
-			break;
-		case OPT_STAY:
-			b->stay_percent = number("stay", optarg, 0, 99);
-			break;
-		case OPT_CHANGES:
-			b->changes_per_s = number("changes", optarg, 1, 1000000);
-			break;
-		case OPT_RECONNECTS:
-			b->reconnects_per_s = number("reconnects", optarg, 1, 100000);
-			break;
-		case OPT_FORCE:
-			b->force = true;
-			break;
-		case OPT_ACCOUNT:
-			account = optarg;
-			break;
-		case OPT_PASSWORD:
-			password = optarg;
-			break;
-		case OPT_FIRST:
-			first = number("first", optarg, 0, 100000000);
-			break;
-		case OPT_PROTOCOL_VERSION:
-			b->protocol_version = version_number(optarg);
-			break;
-		case OPT_MAIL:
-			b->mail = optarg;
-			break;
-		case OPT_LIST:
-			list = number("list", optarg, 1, 100000);
-			break;
-		case OPT_SUBSCRIBERS:
-			address("subscribers", optarg, URL_HTTP, &b->subscribers_url);
-			break;
-		case OPT_UNANSWERED:
-			b->unanswered_max = number("unanswered", optarg, 1, 4000000);
-			break;
-		case OPT_REST:
-			b->rest_ms = number("rest", optarg, 0, 600000);
-			break;
-		case 'V':
-			printf("roost-bench %s (%s), %s\n", roost_version, roost_commit,
-				tls_library());
-			exit(0);
-		case 'h':
-			fputs(usage, stdout);
-			exit(0);
-		default:
-			fprintf(stderr, "roost-bench --help tells more\n");
-			exit(EXIT_USAGE);
-		}
-	}
-	remember_command(b, argc, argv, password != NULL);
-	if (optind == argc)
-		choose(b, "all");
-	while (optind < argc)
-		choose(b, argv[optind++]);
-	if (b->spawn == (url != NULL))
-		die("%s", url ? "--spawn and --url exclude each other"
-			      : "--spawn or --url is needed");
-	if (b->spawn && (b->pid || metrics_url || b->data))
-		die("--pid, --metrics and --data belong to --url");
-	if (url)
-		address("url", url, URL_HTTPS | URL_HTTP | URL_IMAPS | URL_IMAP, &b->url);
-	if (url && b->url.path[0] && strcmp(b->url.path, "/") != 0 &&
+	cli_read(&cli, argc, argv);
+	b->pid = (pid_t)a.pid;
+	remember_command(b, argc, argv, a.password != NULL);
+	if (!a.chose)
+		choose(&a, NULL, "all");
+	if (b->spawn == (a.url != NULL))
+		cli_die("%s", a.url ? "--spawn and --url exclude each other"
+				    : "--spawn or --url is needed");
+	if (b->spawn && (b->pid || a.metrics || b->data))
+		cli_die("--pid, --metrics and --data belong to --url");
+	if (a.url)
+		address("url", a.url, URL_HTTPS | URL_HTTP | URL_IMAPS | URL_IMAP, &b->url);
+	if (a.url && b->url.path[0] && strcmp(b->url.path, "/") != 0 &&
 		strcasecmp(b->url.path, "/Microsoft-Server-ActiveSync") != 0)
-		die("--url: no path: that of ActiveSync is always the same (--get, --poll and "
-		    "--poll-idle take others)");
+		cli_die("--url: no path: that of ActiveSync is always the same (--get, --poll and "
+			"--poll-idle take others)");
 	if (b->pid && kill(b->pid, 0) != 0 && errno == ESRCH)
-		die("--pid: there is no process %d", (int)b->pid);
+		cli_die("--pid: there is no process %d", (int)b->pid);
 	check_json(b->json_file);
-	if (metrics_url) {
-		address("metrics", metrics_url, URL_HTTP, &b->metrics_url);
+	if (a.metrics) {
+		address("metrics", a.metrics, URL_HTTP, &b->metrics_url);
 		b->has_metrics = true;
 	}
 	if (b->users == 0)
 		b->users = b->phones;
 	if (b->users > b->phones)
-		die("--users: more accounts (%u) than phones (%u)", b->users, b->phones);
-	if (!accounts_set(account, password, first, &wrong))
-		die("--account, --password: %s", wrong);
-	if ((account || password || first) && (b->spawn || b->data))
-		die("--account, --password and --first belong to --url without --data");
-	b->imap = url && (b->url.scheme == URL_IMAPS || b->url.scheme == URL_IMAP);
-	check_changes(b, url != NULL, list);
+		cli_die("--users: more accounts (%u) than phones (%u)", b->users, b->phones);
+	if (!accounts_set(a.account, a.password, a.first, &wrong))
+		cli_die("--account, --password: %s", wrong);
+	if ((a.account || a.password || a.first) && (b->spawn || b->data))
+		cli_die("--account, --password and --first belong to --url without --data");
+	b->imap = a.url && (b->url.scheme == URL_IMAPS || b->url.scheme == URL_IMAP);
+	check_changes(b, a.url != NULL, a.list);
 	bool others = b->hold || b->grow || b->wake || b->load || b->burst || b->expire || b->storm;
 
 	if (b->day + b->soak + b->crash + b->upgrade + others > 1)
-		die("day, soak, crash and upgrade go alone");
+		cli_die("day, soak, crash and upgrade go alone");
 	if ((b->day || b->soak) && b->users < b->phones)
-		die("--users: in a day every phone is a user");
+		cli_die("--users: in a day every phone is a user");
 	if (b->expire && b->poll_path)
-		die("expire is about ActiveSync");
+		cli_die("expire is about ActiveSync");
 	if (b->upgrade && b->users < b->phones)
-		die("--users: for upgrades every phone is a user");
+		cli_die("--users: for upgrades every phone is a user");
 	if (b->upgrade && !b->spawn)
-		die("upgrade replaces a server of its own: it needs --spawn");
+		cli_die("upgrade replaces a server of its own: it needs --spawn");
 	if (b->crash && !b->spawn)
-		die("crash kills the server: it needs --spawn");
+		cli_die("crash kills the server: it needs --spawn");
 	/* Of life: an hour and a half, or five hours. */
 	if (b->compress == 0)
 		b->compress = b->soak ? 10 : 60;
 	if (b->day_s == 0)
 		b->day_s = b->soak ? 1800 : 90;
 	if ((b->load || b->storm) && (b->wake || b->burst || b->expire))
-		die("load and storm go with grow and hold only");
+		cli_die("load and storm go with grow and hold only");
 	if (b->load || b->storm) {
 		b->watched = (uint32_t)((uint64_t)b->users * b->stay_percent / 100);
 		b->watched += b->watched == 0;
 		if (b->watched == b->users)
-			die("load and storm need more than one account");
+			cli_die("load and storm need more than one account");
 	}
 	if (b->publish_url.host[0] && (b->load || b->storm || b->data || b->spawn))
-		die("--publish goes with --url, wake and burst only");
+		cli_die("--publish goes with --url, wake and burst only");
 	/* A server that only shakes hands knows no accounts. */
 	if (!bench_needs_fleet(b) && b->get_path)
 		b->data = NULL;

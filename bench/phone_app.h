@@ -80,8 +80,8 @@ struct phone_app {
 	char device_id[EAS_DEVICE_ID_MAX + 1];
 	const char *folder_list, *ca_file;
 	uint32_t heartbeat_s, timeout_s, window, truncation_bytes;
-	uint64_t count;
-	uint8_t body_type, filter_type;
+	uint32_t count, filter_type;
+	uint8_t body_type;
 	bool json, verbose, insecure, keep_going, reconnect, version_given;
 	struct step steps[STEPS_MAX];
 	size_t step_count;
@@ -170,7 +170,6 @@ void app_state_save(const struct phone_app *a);
 
 /* ---- phone_options.c: the command line ---- */
 
-__attribute__((format(printf, 1, 2))) _Noreturn void app_die(const char *fmt, ...);
 void app_read_arguments(struct phone_app *a, int argc, char **argv);
 void app_default_device(struct phone_app *a);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* roost-phone: one simulated phone that does what a script of verbs says and tells what happened.
  */
+#include "bench/cli.h"
 #include "bench/phone_app.h"
 
 #include "core/base/check.h"
@@ -57,7 +58,7 @@ int main(int argc, char **argv)
 		app_default_device(a);
 	url_host_header(&a->server, a->host_header, sizeof(a->host_header));
 	if (!phone_basic(a->user, a->password, a->authorization, sizeof(a->authorization)))
-		app_die("user and password are too long");
+		cli_die("user and password are too long");
 	a->who.host = a->host_header;
 	a->who.user = a->user;
 	a->who.authorization = a->authorization;
@@ -74,7 +75,7 @@ int main(int argc, char **argv)
 	o.handshakes_max = 1;
 	o.open_timeout_s = a->timeout_s;
 	if (o.tls && !a->insecure && !a->ca_file && access(system_ca, R_OK) != 0)
-		app_die("%s is missing: use --ca FILE or --insecure", system_ca);
+		cli_die("%s is missing: use --ca FILE or --insecure", system_ca);
 	if (a->data_dir) {
 		struct db_options d = {.dir = a->data_dir};
 
