@@ -38,6 +38,7 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 {
 	const struct conn *c = &s->conns[slot];
 	struct log_line l;
+	int64_t elapsed_ms;
 	char peer[64];
 
 	/* Our own failures are told in any case. */
@@ -66,7 +67,9 @@ void request_log(struct shard *s, uint32_t slot, const char *user, const char *d
 	if (c->active && c->active->request_bytes)
 		log_u64(&l, "in", c->active->request_bytes);
 	log_u64(&l, "out", out_bytes);
-	log_u64(&l, "ms", loop_now_ms(s->loop) - started_ms);
+	/* (of a hanging request from the wall clock, which may have been set back) */
+	elapsed_ms = (int64_t)(loop_now_ms(s->loop) - started_ms);
+	log_i64(&l, "ms", elapsed_ms > 0 ? elapsed_ms : 0);
 	log_str(&l, "why", why);
 	log_end(&l);
 }

@@ -86,6 +86,35 @@ static void a_body_without_memory_is_not_cut(void **state)
 	assert_int_equal(fake.send_count, 0);
 }
 
+/* To whoever reads the log: a wall clock that was set back while a request hung (or is a millisecond behind
+ * what it was) does not make it last for half a billion years. */
+static void a_clock_that_goes_back_is_no_long_time(void **state)
+{
+	struct config *c = (struct config *)atomic_load(&server.config);
+	struct shard *s = server.shards[0];
+	char text[2048] = "";
+	FILE *log = tmpfile();
+	int before = dup(2);
+
+	(void)state;
+	assert_true(log && before >= 0);
+	set(c, "log.requests=true");
+	phone_hangs();
+	waiters_get(s->waiters, PHONE)->since_wall_ms = shard_wall_ms(s) + 1;
+	dup2(fileno(log), 2);
+	log_set_level(LOG_INFO);
+	commit();
+	fake.ev->committed(fake.arg);
+	log_set_level(LOG_ERROR);
+	dup2(before, 2);
+	close(before);
+	rewind(log);
+	assert_true(fread(text, 1, sizeof(text) - 1, log) > 0);
+	fclose(log);
+	assert_non_null(strstr(text, " cmd=Ping "));
+	assert_non_null(strstr(text, " ms=0 "));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -94,6 +123,7 @@ int main(void)
 		T(bytes_that_cross_the_answer_are_the_next_request),
 		T(an_answer_without_memory_is_not_left_out),
 		T(a_body_without_memory_is_not_cut),
+		T(a_clock_that_goes_back_is_no_long_time),
 	};
 
 	return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
