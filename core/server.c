@@ -26,6 +26,8 @@
 
 enum { BIND_PATIENCE_MS = 30 * 1000 };
 
+#define MORE_THREADS "raise TasksMax= of the unit, ulimit -u or the container's pids limit"
+
 /* ---- threads --------------------------------------------------------------------------------- */
 
 static void *shard_thread(void *arg)
@@ -34,7 +36,14 @@ static void *shard_thread(void *arg)
 	struct running *r = st->r;
 	struct shard *s;
 	char name[16];
+	bool all;
 
+	/* Who comes to the barriers waits there for all. */
+	pthread_mutex_lock(&r->begin_mutex);
+	all = r->threads == r->server.shard_count;
+	pthread_mutex_unlock(&r->begin_mutex);
+	if (!all)
+		return NULL;
 	st->tid = gettid();
 	snprintf(name, sizeof(name), "shard-%u", st->index);
 	pthread_setname_np(pthread_self(), name);
@@ -130,6 +139,7 @@ static struct running *running_new(server_config_fn *source, void *arg, struct t
 	pthread_mutex_init(&r->wish.mutex, NULL);
 	pthread_cond_init(&r->wish.cond, NULL);
 	pthread_mutex_init(&r->reload_mutex, NULL);
+	pthread_mutex_init(&r->begin_mutex, NULL);
 	pthread_mutex_init(&r->server.tls_mutex, NULL);
 	return r;
 }
@@ -177,9 +187,7 @@ static bool prepare(struct running *r, const struct config *c, char *why, size_t
 		(size_t)c->core_work_queue_max);
 	if (!s->workers) {
 		snprintf(why, why_bytes,
-			"cannot start the worker threads (core.workers): %s; raise TasksMax= of "
-			"the unit, "
-			"ulimit -u or the container's pids limit",
+			"cannot start the worker threads (core.workers): %s; " MORE_THREADS,
 			strerror(errno));
 		return false;
 	}
@@ -214,6 +222,34 @@ failed:
 	atomic_store(&r->failed, true);
 }
 
+static bool start_threads(struct running *r, char *why, size_t why_bytes)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&r->begin_mutex);
+	while (r->threads < r->server.shard_count && err == 0) {
+		struct shard_start *st = &r->starts[r->threads];
+
+		st->r = r;
+		st->index = r->threads;
+		err = pthread_create(&st->thread, NULL, shard_thread, st);
+		r->threads += err == 0;
+	}
+	if (err) {
+		snprintf(why, why_bytes,
+			"cannot start a thread for each shard (core.shards): %s; " MORE_THREADS,
+			strerror(err));
+	}
+	pthread_mutex_unlock(&r->begin_mutex);
+	return err == 0;
+}
+
+void server_join_shards(struct running *r)
+{
+	while (r->threads)
+		pthread_join(r->starts[--r->threads].thread, NULL);
+}
+
 /* Starts the shards, and the doors between two of their steps. False with why: all have ended. */
 static bool run_shards(struct running *r, const struct config *c, char *why, size_t why_bytes)
 {
@@ -224,10 +260,9 @@ static bool run_shards(struct running *r, const struct config *c, char *why, siz
 	pthread_barrier_init(&r->go, NULL, s->shard_count + 1);
 	pthread_barrier_init(&r->taken, NULL, s->shard_count + 1);
 	pthread_barrier_init(&r->run, NULL, s->shard_count + 1);
-	for (unsigned i = 0; i < s->shard_count; i++) {
-		r->starts[i].r = r;
-		r->starts[i].index = i;
-		CHECK(pthread_create(&r->starts[i].thread, NULL, shard_thread, &r->starts[i]) == 0);
+	if (!start_threads(r, why, why_bytes)) {
+		server_join_shards(r);
+		return false;
 	}
 	pthread_barrier_wait(&r->made);
 	made = !atomic_load(&r->failed);
@@ -245,11 +280,10 @@ static bool run_shards(struct running *r, const struct config *c, char *why, siz
 	pthread_barrier_wait(&r->run);
 	if (!atomic_load(&r->failed))
 		return true;
-	for (unsigned i = 0; i < s->shard_count; i++) {
-		pthread_join(r->starts[i].thread, NULL);
+	server_join_shards(r);
+	for (unsigned i = 0; i < s->shard_count; i++)
 		if (r->starts[i].why[0])
 			snprintf(why, why_bytes, "%s", r->starts[i].why);
-	}
 	return false;
 }
 
@@ -282,6 +316,7 @@ struct server *server_start(
 	}
 	return s;
 fail:
+	server_refuse_upgrades(r);
 	/* The files of these sockets are the old process' still. */
 	if (take && r->admin)
 		admin_leave(&r->admin);
@@ -308,8 +343,7 @@ void server_stop(struct server **ss)
 		shard_drain(s->shards[i], (uint64_t)c->core_drain_s * 1000);
 	if (r->lmtp)
 		lmtp_server_stop(&r->lmtp);
-	for (unsigned i = 0; i < s->shard_count; i++)
-		pthread_join(r->starts[i].thread, NULL);
+	server_join_shards(r);
 	server_take_down(r);
 	log_msg(LOG_INFO, "drain: done, store closed");
 }

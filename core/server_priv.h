@@ -46,6 +46,8 @@ struct running {
 	/* threads: server.c */
 	struct shard_start starts[SERVER_SHARDS_MAX];
 	struct listeners listeners[SERVER_SHARDS_MAX]; /* by shard */
+	unsigned threads;                              /* of shards, not joined yet */
+	pthread_mutex_t begin_mutex;                   /* held until all are there */
 	pthread_barrier_t made, go, taken, run;
 	_Atomic bool failed;
 	_Atomic bool unmade; /* one of the shards could not be made */
@@ -65,7 +67,8 @@ struct running {
 };
 
 /* server.c */
-void server_take_down(struct running *r); /* the threads of shards have ended, or never began */
+void server_join_shards(struct running *r); /* they end by themselves */
+void server_take_down(struct running *r);   /* after that: closes and frees everything */
 
 /* server_reload.c: takes the configuration; never fails */
 void server_put_in_force(struct running *r, struct config *c);

@@ -169,8 +169,7 @@ void server_leave(struct server **ss)
 	admin_leave(&r->admin);
 	if (r->lmtp)
 		lmtp_server_leave(&r->lmtp);
-	for (unsigned i = 0; i < s->shard_count; i++)
-		pthread_join(r->starts[i].thread, NULL);
+	server_join_shards(r);
 	server_take_down(r);
 	log_msg(LOG_INFO, "upgrade: the old process ends");
 }
