@@ -45,7 +45,7 @@ static void on_received(void *arg, uint32_t slot, const uint8_t *bytes, int n)
 	struct client *c = arg;
 	struct phone *p = phone_of(c, slot);
 	uint64_t now_ns = loop_now_ns(c->loop);
-	struct work *w;
+	struct client_work *w;
 
 	p->reading = false;
 	if (n <= 0) {
@@ -55,7 +55,7 @@ static void on_received(void *arg, uint32_t slot, const uint8_t *bytes, int n)
 		client_fail(c, p, how, n == 0 ? "the server closed the connection" : strerror(-n));
 		return;
 	}
-	w = client_work(c, p);
+	w = client_work_of(c, p);
 	buf_add(&w->in, bytes, (size_t)n);
 	CHECK(!w->in.failed);
 	if (p->state == HANDSHAKE)
@@ -95,7 +95,7 @@ static void on_sent(void *arg, uint32_t slot, int err)
 	if (err || p->state != OPEN)
 		return;
 	if (!p->sending && !p->work->in.n && !p->work->plain.n && !p->work->out.n)
-		work_give_back(&c->works, &p->work);
+		client_work_give_back(&c->works, &p->work);
 	if (request && p->asked)
 		c->ev.sent(c->arg, client_number(c, p));
 }
@@ -105,7 +105,7 @@ static void on_released(void *arg, uint32_t slot)
 	struct client *c = arg;
 
 	c->releasing--;
-	work_unbury(&c->works, slot);
+	client_work_unbury(&c->works, slot);
 	client_queue_run(c);
 }
 
@@ -288,8 +288,8 @@ void client_free(struct client **cp)
 	numbers = c->o.phones_max + c->o.spares_max;
 	loop_free(&c->loop);
 	for (uint32_t i = 0; c->phones && i < numbers; i++)
-		work_free(&c->phones[i].work);
-	work_pool_free(&c->works);
+		client_work_free(&c->phones[i].work);
+	client_work_pool_free(&c->works);
 	tls_session_free(&c->session);
 	if (c->tls)
 		tls_ctx_unref(&c->tls);

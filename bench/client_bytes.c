@@ -9,7 +9,7 @@ enum { ANSWER_BYTES_MAX = 64 << 20 };
 
 void client_flush(struct client *c, struct phone *p)
 {
-	struct work *w = p->work;
+	struct client_work *w = p->work;
 	struct buf empty;
 
 	if (p->sending || !w || w->out.n == 0)
@@ -27,7 +27,7 @@ void client_flush(struct client *c, struct phone *p)
 
 static void seal(struct client *c, struct phone *p, struct bytes plain)
 {
-	struct work *w = client_work(c, p);
+	struct client_work *w = client_work_of(c, p);
 
 	if (!c->o.tls) {
 		buf_add(&w->out, plain.p, plain.n);
@@ -86,10 +86,10 @@ void client_read_more(struct client *c, struct phone *p)
 
 void client_rest(struct client *c, struct phone *p)
 {
-	struct work *w = p->work;
+	struct client_work *w = p->work;
 
 	if (w && p->state == OPEN && !p->sending && !w->in.n && !w->plain.n && !w->out.n)
-		work_give_back(&c->works, &p->work);
+		client_work_give_back(&c->works, &p->work);
 	client_read_more(c, p);
 }
 
@@ -119,7 +119,7 @@ static bool take_bytes(struct client *c, struct phone *p, uint64_t now_ns)
 /* False: closed. */
 static bool take_answer(struct client *c, struct phone *p, uint64_t now_ns)
 {
-	struct work *w = p->work;
+	struct client_work *w = p->work;
 	struct http_answer a;
 	const char *why = NULL;
 	uint32_t i = client_number(c, p), slot = p->slot;
@@ -173,7 +173,7 @@ static bool take_answer(struct client *c, struct phone *p, uint64_t now_ns)
 
 bool client_read_records(struct client *c, struct phone *p, uint64_t now_ns)
 {
-	struct work *w = p->work;
+	struct client_work *w = p->work;
 	size_t at = 0;
 
 	if (!c->o.tls) {

@@ -19,11 +19,11 @@ void client_forget(struct client *c, struct phone *p)
 	if (p->slot != NONE) {
 		c->phone_of_slot[p->slot] = 0;
 		if (p->sending)
-			work_bury(&c->works, &p->work, p->slot);
+			client_work_bury(&c->works, &p->work, p->slot);
 		c->releasing++;
 		loop_close(c->loop, p->slot, c->o.reset_on_close);
 	}
-	work_give_back(&c->works, &p->work);
+	client_work_give_back(&c->works, &p->work);
 	if (was == OPEN)
 		c->open--;
 	else
@@ -46,7 +46,7 @@ void client_close(struct client *c, uint32_t i)
 	struct phone *p = &c->phones[i];
 
 	if (p->state == OPEN && c->o.tls && !c->o.reset_on_close && !p->closing_sent) {
-		struct work *w = client_work(c, p);
+		struct client_work *w = client_work_of(c, p);
 		uint8_t *room = buf_room(&w->out, TLSREC_REPLY_MAX);
 
 		CHECK(room);
@@ -190,7 +190,7 @@ static void opened(struct client *c, struct phone *p, uint64_t now_ns)
 
 void client_shake_hands(struct client *c, struct phone *p, uint64_t now_ns)
 {
-	struct work *w = p->work;
+	struct client_work *w = p->work;
 	size_t used = 0;
 	enum tls_hs_status status = tls_hs_feed(w->handshake, w->in.p, w->in.n, &used, &w->out);
 	const char *why = NULL;
@@ -229,7 +229,7 @@ void client_shake_hands(struct client *c, struct phone *p, uint64_t now_ns)
 
 void client_connected(struct client *c, struct phone *p)
 {
-	struct work *w;
+	struct client_work *w;
 
 	c->connected++;
 	if (!c->o.tls) {
@@ -237,7 +237,7 @@ void client_connected(struct client *c, struct phone *p)
 		return;
 	}
 	p->state = HANDSHAKE;
-	w = client_work(c, p);
+	w = client_work_of(c, p);
 	p->offered = c->session && !c->no_resume;
 	w->handshake = tls_hs_client(c->tls, c->o.server_name, p->offered ? c->session : NULL);
 	CHECK(w->handshake);

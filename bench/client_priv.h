@@ -16,15 +16,15 @@
  *
  *   closed --client_open--> queued --a place is free--> connecting --> handshake --> open
  *
- * From each of them it goes back to closed. In `open` the struct work comes and goes: it is there
+ * From each of them it goes back to closed. In `open` the struct client_work comes and goes: it is there
  * while bytes are on their way in or out, and not while an answer is only waited for. */
 enum state { CLOSED, QUEUED, CONNECTING, HANDSHAKE, OPEN };
 
 /* ---- client_work.c ---- */
 
 /* What a phone needs only while it is busy. */
-struct work {
-	struct work *next_free;
+struct client_work {
+	struct client_work *next_free;
 	uint32_t grave_slot; /* the closing slot that may still send from here */
 	struct tls_hs *handshake;
 	struct buf in;      /* from the peer, not opened yet */
@@ -33,22 +33,22 @@ struct work {
 	struct buf sending; /* the loop's until sent() */
 };
 
-struct work_pool {
-	struct work *free, *graves;
+struct client_work_pool {
+	struct client_work *free, *graves;
 	uint32_t free_count;
 };
 
 /* Aborts without memory. */
-struct work *work_take(struct work_pool *pool);
+struct client_work *client_work_take(struct client_work_pool *pool);
 /* Buffers that have grown large are freed, small ones kept for the next. NULL is fine. */
-void work_give_back(struct work_pool *pool, struct work **w);
+void client_work_give_back(struct client_work_pool *pool, struct client_work **w);
 /* What the loop still sends from must live until the slot is released. */
-void work_bury(struct work_pool *pool, struct work **w, uint32_t slot);
+void client_work_bury(struct client_work_pool *pool, struct client_work **w, uint32_t slot);
 /* The slot is released; nothing when none was buried for it. */
-void work_unbury(struct work_pool *pool, uint32_t slot);
-void work_free(struct work **w);
+void client_work_unbury(struct client_work_pool *pool, uint32_t slot);
+void client_work_free(struct client_work **w);
 /* All that was given back or buried. */
-void work_pool_free(struct work_pool *pool);
+void client_work_pool_free(struct client_work_pool *pool);
 
 /* The first n bytes are done with. */
 static inline void buf_consume(struct buf *b, size_t n)
@@ -62,7 +62,7 @@ static inline void buf_consume(struct buf *b, size_t n)
 /* ---- what all share ---- */
 
 struct phone {
-	struct work *work;
+	struct client_work *work;
 	uint32_t slot;
 	uint8_t state;
 	bool reading; /* a receive or watch is outstanding */
@@ -96,7 +96,7 @@ struct client {
 	uint32_t queue_head, queue_count;
 	uint32_t opening, open;
 	uint64_t full, resumed, connected;
-	struct work_pool works;
+	struct client_work_pool works;
 	uint32_t releasing; /* slots closed and not released yet */
 	char tls_texts[TLS_TEXTS_MAX][64];
 	unsigned tls_text_count;
@@ -109,10 +109,10 @@ static inline uint32_t client_number(const struct client *c, const struct phone 
 	return (uint32_t)(p - c->phones);
 }
 
-static inline struct work *client_work(struct client *c, struct phone *p)
+static inline struct client_work *client_work_of(struct client *c, struct phone *p)
 {
 	if (!p->work)
-		p->work = work_take(&c->works);
+		p->work = client_work_take(&c->works);
 	return p->work;
 }
 

@@ -8,9 +8,9 @@ enum {
 	WORK_KEEP = 1024,         /* structs kept in the pool */
 };
 
-struct work *work_take(struct work_pool *pool)
+struct client_work *client_work_take(struct client_work_pool *pool)
 {
-	struct work *w = pool->free;
+	struct client_work *w = pool->free;
 
 	if (w) {
 		pool->free = w->next_free;
@@ -30,9 +30,9 @@ static void trim(struct buf *b)
 	b->failed = false;
 }
 
-void work_free(struct work **wp)
+void client_work_free(struct client_work **wp)
 {
-	struct work *w = *wp;
+	struct client_work *w = *wp;
 
 	if (!w)
 		return;
@@ -45,14 +45,14 @@ void work_free(struct work **wp)
 	*wp = NULL;
 }
 
-void work_give_back(struct work_pool *pool, struct work **wp)
+void client_work_give_back(struct client_work_pool *pool, struct client_work **wp)
 {
-	struct work *w = *wp;
+	struct client_work *w = *wp;
 
 	if (!w)
 		return;
 	if (pool->free_count >= WORK_KEEP) {
-		work_free(wp);
+		client_work_free(wp);
 		return;
 	}
 	*wp = NULL;
@@ -66,9 +66,9 @@ void work_give_back(struct work_pool *pool, struct work **wp)
 	pool->free_count++;
 }
 
-void work_bury(struct work_pool *pool, struct work **wp, uint32_t slot)
+void client_work_bury(struct client_work_pool *pool, struct client_work **wp, uint32_t slot)
 {
-	struct work *w = *wp;
+	struct client_work *w = *wp;
 
 	*wp = NULL;
 	tls_hs_free(&w->handshake);
@@ -77,9 +77,9 @@ void work_bury(struct work_pool *pool, struct work **wp, uint32_t slot)
 	pool->graves = w;
 }
 
-void work_unbury(struct work_pool *pool, uint32_t slot)
+void client_work_unbury(struct client_work_pool *pool, uint32_t slot)
 {
-	struct work **at = &pool->graves, *w;
+	struct client_work **at = &pool->graves, *w;
 
 	while (*at && (*at)->grave_slot != slot)
 		at = &(*at)->next_free;
@@ -87,18 +87,18 @@ void work_unbury(struct work_pool *pool, uint32_t slot)
 	if (!w)
 		return;
 	*at = w->next_free;
-	work_free(&w);
+	client_work_free(&w);
 }
 
-void work_pool_free(struct work_pool *pool)
+void client_work_pool_free(struct client_work_pool *pool)
 {
 	for (int i = 0; i < 2; i++) {
-		struct work *w, *next;
+		struct client_work *w, *next;
 
 		for (w = i ? pool->free : pool->graves; w; w = next) {
 			next = w->next_free;
-			work_free(&w);
+			client_work_free(&w);
 		}
 	}
-	*pool = (struct work_pool){0};
+	*pool = (struct client_work_pool){0};
 }
