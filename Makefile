@@ -73,6 +73,11 @@ MAN       := $(patsubst deploy/man/%.scd,build/man/%,$(wildcard deploy/man/*.scd
 .PHONY: all help deps deps-check deps-man deps-lint demo run check check-built asan tsan clang sim \
 	fuzz fuzz-all bench format lint layers cover install clean man
 
+# Goals build in makes of their own, into the same directory: two of them go one after the other.
+ifneq ($(word 2,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
+
 all: deps $(WOLF)/.done ## Build the programs into bin/ (installs what is missing).
 	@$(MAKE) --no-print-directory programs
 
