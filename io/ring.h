@@ -64,7 +64,8 @@ void ring_prep_send_fd(struct io_uring_sqe *sqe, int ring_fd, uint32_t from, uin
 void ring_prep_setsockopt(
 	struct io_uring_sqe *sqe, int level, int name, const void *value, uint32_t bytes);
 
-/* Submits; what the kernel has deferred stays so. */
+/* Submits; does not block. (Where the kernel has deferred something liburing lets it run, too, behind
+ * what is submitted.) */
 void ring_submit(struct ring *r);
 /* Submits and runs what the kernel has deferred; does not block. */
 void ring_enter(struct ring *r);
