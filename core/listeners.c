@@ -85,6 +85,39 @@ static bool inherit(struct opening *o, unsigned *count_out)
 	return true;
 }
 
+/* "every address": all of IPv4, where the machine has no IPv6. */
+static bool only_v4(struct opening *o)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET};
+	struct sockaddr_in6 v6;
+
+	memcpy(&v6, &o->address, sizeof(v6));
+	if (errno != EAFNOSUPPORT || v6.sin6_family != AF_INET6 ||
+		memcmp(&v6.sin6_addr, &in6addr_any, sizeof(in6addr_any)) != 0)
+		return false;
+	v4.sin_port = v6.sin6_port;
+	memcpy(&o->address, &v4, sizeof(v4));
+	o->address_bytes = sizeof(v4);
+	return true;
+}
+
+/* Negative with errno. */
+static int new_socket(struct opening *o)
+{
+	int fd;
+
+	do
+		fd = socket(o->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	while (fd < 0 && only_v4(o));
+	if (fd < 0)
+		return fd;
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	/* net.ipv6.bindv6only would leave IPv4 out of "every address" */
+	if (o->address.ss_family == AF_INET6)
+		set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+	return fd;
+}
+
 static bool bind_patiently(const struct opening *o, int fd)
 {
 	uint64_t until_ms = clock_mono_ms() + o->patience_ms;
@@ -113,14 +146,13 @@ static bool bind_patiently(const struct opening *o, int fd)
 
 /* With SO_REUSEPORT alone a second server of the same user would get half of the phones instead of an
  * error: so a socket without it tries the address first. False with errno. */
-static bool address_is_free(const struct opening *o)
+static bool address_is_free(struct opening *o)
 {
-	int fd = socket(o->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), err;
+	int fd = new_socket(o), err;
 	bool ok;
 
 	if (fd < 0)
 		return false;
-	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	ok = bind_patiently(o, fd);
 	err = errno;
 	close(fd);
@@ -143,13 +175,12 @@ static bool open_address(struct opening *o, char *why, size_t why_bytes)
 	if (!have && !address_is_free(o))
 		goto failed;
 	for (unsigned i = have; i < o->shards; i++) {
-		int fd = socket(o->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		int fd = new_socket(o);
 
 		if (fd < 0)
 			goto failed;
 		if (!give(o, i, fd))
 			goto too_many;
-		set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 		set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 		set_options(fd, o->config);
 		if (bind(fd, (struct sockaddr *)&o->address, o->address_bytes) ||

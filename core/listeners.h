@@ -30,7 +30,8 @@ struct listeners {
 	const char *address[LISTENERS_MAX];
 };
 
-/* Opens every address for `shards` shards. Sockets that came with an upgrade (`inherited`, or NULL) are
+/* Opens every address for `shards` shards; ":443" is all of IPv4 and of IPv6, whatever net.ipv6.bindv6only
+ * says, or all of IPv4 on a machine without IPv6. Sockets that came with an upgrade (`inherited`, or NULL) are
  * used first and are ours then: all of an address, dealt out to the shards, since each has a queue of
  * connections of its own. An address that is in use is tried for patience_ms, unless SIGTERM or SIGINT is
  * pending: the kernel takes the rings of a killed process apart after its end, and with hundreds of
