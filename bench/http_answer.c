@@ -132,9 +132,12 @@ int http_answer_parse(const uint8_t *p, size_t n, struct http_answer *out, const
 			}
 			return 1;
 		}
-		*why_out = field_line(line, out, &has_length);
-		if (*why_out)
+		const char *why = field_line(line, out, &has_length);
+
+		if (why) {
+			*why_out = why;
 			return -1;
+		}
 	}
 	if (k == 0 && too_long) {
 		*why_out = "the head is too long";

@@ -28,7 +28,7 @@ struct http_answer {
 };
 
 /* 1: a whole head, *out is set. 0: need more: call again with all bytes so far and more behind
- * them. -1: refused. Bytes behind the head (the body) are not looked at. */
+ * them. -1: refused, *why_out is set. Bytes behind the head (the body) are not looked at. */
 int http_answer_parse(const uint8_t *p, size_t n, struct http_answer *out, const char **why_out);
 /* First field of that name, or {0}. */
 struct bytes http_answer_field(const struct http_answer *a, const char *name);

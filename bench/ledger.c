@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "bench/ledger.h"
 
-#include "bench/target.h"
+#include "bench/metrics_page.h"
 
 #include <stdarg.h>
 #include <stdio.h>

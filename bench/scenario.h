@@ -10,6 +10,9 @@
 #include "bench/mailer.h"
 #include "bench/mailroom.h"
 #include "bench/publish.h"
+#include "bench/kernel_memory.h"
+#include "bench/machine.h"
+#include "bench/metrics_page.h"
 #include "bench/target.h"
 
 enum {

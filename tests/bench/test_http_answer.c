@@ -19,13 +19,14 @@
 static int parse(const char *text, size_t n, struct http_answer *a)
 {
 	uint8_t *exact = malloc(n ? n : 1);
-	const char *why = NULL;
+	const char *before = "none", *why = before;
 	int k;
 
 	memcpy(exact, text, n);
 	k = http_answer_parse(exact, n, a, &why);
-	if (k < 0)
-		assert_non_null(why);
+	/* A reason where there is one; else the caller's own stays. */
+	assert_non_null(why);
+	assert_int_equal(k < 0, why != before);
 	free(exact);
 	return k;
 }

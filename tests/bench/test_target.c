@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* What the server's end takes of the kernel is told apart from the client's end and from others. */
+#include "bench/kernel_memory.h"
 #include "bench/target.h"
 
 #include <stdarg.h>

@@ -80,6 +80,7 @@ static int parse_in_steps(
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
+	static const char none[] = "";
 	static struct http_answer whole, split, small;
 	size_t step, least;
 
@@ -90,14 +91,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	/* Bytewise where that is affordable: each step begins anew. */
 	least = 1 + n / 64;
 	for (int i = 0; i < ANSWERS_MAX; i++) {
-		const char *why_a = NULL, *why_b = NULL, *why_c = NULL;
+		const char *why_a = none, *why_b = none, *why_c = none;
 		int a, b, c;
 
 		a = parse_in_steps(&whole, p, n, n + 1, &why_a);
 		b = parse_in_steps(&split, p, n, step, &why_b);
 		c = parse_in_steps(&small, p, n, least, &why_c);
 		must(a == b && a == c && why_a == why_b && why_a == why_c);
-		must((a < 0) == (why_a != NULL));
+		must(why_a && (a < 0) == (why_a != none));
 		if (a != 1)
 			return 0;
 		must(same_answer(&whole, &split) && same_answer(&whole, &small));

@@ -68,6 +68,7 @@ static void check_reply(const struct smtp_reply *r, const uint8_t *p, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
+	static const char none[] = "";
 	size_t step, least;
 
 	if (n < 1)
@@ -78,14 +79,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 	least = 1 + n / 64;
 	while (n) {
 		struct smtp_reply whole, split, small;
-		const char *why_a = NULL, *why_b = NULL, *why_c = NULL;
+		const char *why_a = none, *why_b = none, *why_c = none;
 		int a, b, c;
 
 		a = parse_in_steps(&whole, p, n, n + 1, &why_a);
 		b = parse_in_steps(&split, p, n, step, &why_b);
 		c = parse_in_steps(&small, p, n, least, &why_c);
 		must(a == b && a == c && why_a == why_b && why_a == why_c);
-		must((a < 0) == (why_a != NULL));
+		must(why_a && (a < 0) == (why_a != none));
 		if (a == 0)
 			return 0;
 		check_shown(whole.last, p, n);
