@@ -71,11 +71,12 @@ static bool handshake_round(struct bench *b, bool resume)
 	if (bench_interrupted || r.failed || r.done == 0) {
 		free(r.open_ns);
 		return bench_failed(
-			b, "%u of %u connections failed: %s", r.failed, b->visits, r.why);
+			b, "%u of %u connections failed: %s", r.failed, r.done + r.failed, r.why);
 	}
 	if (!b->get_path && r.last_status != 200)
 		bench_note("handshake: the request was answered with HTTP %d", r.last_status);
-	if (resume && r.resumed * 10 < (uint64_t)r.done * 9)
+	/* (the first ones have nothing to resume yet) */
+	if (resume && (r.resumed + b->parallel) * 10 < (uint64_t)r.done * 9)
 		bench_note("handshake: only %llu of %u were resumed", (unsigned long long)r.resumed,
 			r.done);
 	seconds = (double)(r.last_ns - r.first_ns) / 1e9;

@@ -137,8 +137,6 @@ bool bench_hold(struct bench *b)
 		hold_memory(b, &k0, &k1, c1.pss > c0.pss ? c1.pss - c0.pss : 0,
 			m1.pss > m0.pss ? m1.pss - m0.pss : 0);
 	}
-	if (!cpu1)
-		return true;
 	bench_metrics(b, &b->before);
 	cpu0 = target_cpu_ns(b->pid);
 	start_ns = clock_mono_ns();
@@ -148,11 +146,6 @@ bool bench_hold(struct bench *b)
 	}
 	seconds = (double)(clock_mono_ns() - start_ns) / 1e9;
 	cpu1 = target_cpu_ns(b->pid);
-	figure(b, "hold_idle_cpu", (double)(cpu1 - cpu0) / 1e7 / seconds, "% of a core", b->phones,
-		"over %.0f s", seconds);
-	figure(b, "hold_idle_cpu_per_ping_minute",
-		(double)(cpu1 - cpu0) / 1e3 / seconds * 60 / b->phones, "us/minute", b->phones,
-		"server CPU per hanging Ping");
 	if (bench_metrics(b, &b->after)) {
 		enters = metrics_value(&b->after, "roost_ring_enter_total", NULL) -
 			 metrics_value(&b->before, "roost_ring_enter_total", NULL);
@@ -163,9 +156,17 @@ bool bench_hold(struct bench *b)
 	/* Either end may be the one that noticed. */
 	fleet_status(b->fleet, &s);
 	if (s.parked + s.answered < hanging)
-		hanging = s.parked + s.answered; /* (idle connections of --poll-idle are answered) */
+		hanging =
+			s.parked + s.answered; /* (idle connections of --poll-idle are answered) */
 	if (hanging < b->phones && !bench_interrupted)
 		return bench_failed(b, "only %.0f of %u Pings still hang: %s", hanging, b->phones,
 			s.why[0] ? s.why : "the others were lost while nothing happened");
+	if (cpu1) {
+		figure(b, "hold_idle_cpu", (double)(cpu1 - cpu0) / 1e7 / seconds, "% of a core",
+			b->phones, "over %.0f s", seconds);
+		figure(b, "hold_idle_cpu_per_ping_minute",
+			(double)(cpu1 - cpu0) / 1e3 / seconds * 60 / b->phones, "us/minute",
+			b->phones, "server CPU per hanging Ping");
+	}
 	return !bench_interrupted;
 }

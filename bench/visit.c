@@ -13,7 +13,7 @@ struct visits {
 	struct client *client;
 	uint64_t *start_ns; /* per phone */
 	uint64_t *took_ns;
-	uint32_t begun;
+	uint32_t begun, failed_in_row;
 	char *why;
 	size_t why_bytes;
 	bool ok;
@@ -25,7 +25,8 @@ static void visit_next(struct visits *v, uint32_t i)
 
 	if (v->o->progress)
 		v->o->progress(over);
-	if (v->begun < v->o->count && !*v->o->stop) {
+	/* When more fail in a row than there are at a time the server is gone. */
+	if (v->begun < v->o->count && !*v->o->stop && v->failed_in_row <= v->o->client.phones_max) {
 		v->begun++;
 		v->start_ns[i] = clock_mono_ns();
 		client_open(v->client, i);
@@ -56,6 +57,7 @@ static void visit_answered(
 	struct visits *v = arg;
 
 	(void)body;
+	v->failed_in_row = 0;
 	v->r->last_status = h->status;
 	v->r->last_ns = came_ns;
 	v->r->open_ns[v->r->done++] = v->took_ns[i];
@@ -68,6 +70,7 @@ static void visit_closed(void *arg, uint32_t i, enum client_end how, const char 
 	struct visits *v = arg;
 
 	v->r->failed++;
+	v->failed_in_row++;
 	snprintf(v->r->why, sizeof(v->r->why), "%s: %s", client_end_name(how), why);
 	visit_next(v, i);
 }

@@ -114,6 +114,18 @@ static void failed_visits_are_told_apart(void **state)
 	free(r.open_ns);
 }
 
+static void a_server_that_is_gone_ends_it(void **state)
+{
+	struct server s = {.cut_each = 1};
+	struct visit_result r = visit(&s, 1000, 3);
+
+	(void)state;
+	assert_int_equal(r.done, 0);
+	/* More than there are at a time, and those that were under way then. */
+	assert_in_range(r.failed, 4, 7);
+	free(r.open_ns);
+}
+
 static void an_interrupted_visitor_goes_home(void **state)
 {
 	struct server s = {.cut_each = 0};
@@ -133,6 +145,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_visit_has_a_connection),
 		cmocka_unit_test(failed_visits_are_told_apart),
+		cmocka_unit_test(a_server_that_is_gone_ends_it),
 		cmocka_unit_test(an_interrupted_visitor_goes_home),
 	};
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The tools that measure: roost-phone does every verb, and roost-bench's books agree in a day, over a crash and
 over upgrades."""
-import contextlib, json, os, socket, subprocess, sys, tempfile, threading
+import contextlib, json, os, signal, socket, subprocess, sys, tempfile, threading
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
 from eas import *
 
@@ -99,6 +99,23 @@ wrong("a file that cannot be written", "--json: /no/such", "--spawn", "--json", 
 s.ctl("user", "add", "alice0@example.test", "--password-stdin", input="secret", check=True)
 wrong("metrics of something else", "is not roostd's", "--url", ours, "--metrics", Other(http("200 OK")).url() + "/metrics",
       *mine, "hold")
+
+
+def goes(name, said, expect, *arguments):
+    """The server is killed as soon as that was said."""
+    p = subprocess.Popen([os.path.join(BIN, "roost-bench"), "--url", ours, *mine, "--json", "none", *arguments],
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    lines = []
+    for l in p.stderr:
+        lines.append(l)
+        if said in l:
+            s.stop(signal.SIGKILL)
+    ok(p.wait(60) == 1 and expect in lines[-1] + lines[-2], f"roost-bench: {name}", "".join(lines[-5:]))
+    s.start()
+
+
+goes("a server that goes while phones hang", "watching the idle server", "0 of 1 Pings still hang", "-n", "1", "--idle", "2", "hold")
+goes("a server that goes amid handshakes", "handshake: 1 of", "connections failed", "--visits", "3000000", "handshake")
 s.stop()
 
 code, f, why = bench("-n", "600", "--seconds", "12", "day")
