@@ -79,9 +79,11 @@ void fleet_eas_ask(struct fleet *f, uint32_t i)
 
 static bool keep_key(struct priming *p, struct bytes key)
 {
+	if (key.n == 0)
+		return false;
 	free(p->sync_key);
 	p->sync_key = strndup((const char *)key.p, key.n);
-	return p->sync_key && key.n > 0;
+	return p->sync_key != NULL;
 }
 
 /* Type 2 is the inbox (MS-ASCMD 2.2.3.186.3). */

@@ -6,6 +6,8 @@
 
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,6 +27,28 @@ static inline int loopback_listen(struct sockaddr_storage *at_out)
 static inline unsigned loopback_port(const struct sockaddr_storage *at)
 {
 	return ntohs(((const struct sockaddr_in *)at)->sin_port);
+}
+
+/* One HTTP request, its head and as many bytes as that says: how many of the n that are in `in` then. 0: the
+ * client is gone. */
+static inline size_t loopback_request(int fd, char *in, size_t cap, size_t *n)
+{
+	for (;;) {
+		char *end = memmem(in, *n, "\r\n\r\n", 4);
+		const char *length = end ? memmem(in, *n, "Content-Length: ", 16) : NULL;
+		size_t whole = end ? (size_t)(end + 4 - in) : 0;
+		ssize_t got;
+
+		if (length)
+			whole += strtoul(length + 16, NULL, 10);
+		if (end && *n >= whole)
+			return whole;
+		got = recv(fd, in + *n, cap - *n - 1, 0);
+		if (got <= 0)
+			return 0;
+		*n += (size_t)got;
+		in[*n] = 0;
+	}
 }
 
 /* A thread that accepts there ends when nobody comes any more. */

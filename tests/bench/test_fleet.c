@@ -117,30 +117,6 @@ static void act(int fd, enum act what)
 	}
 }
 
-/* One request: its head, and as many bytes as that says. */
-static bool hear(int fd, char *in, size_t cap, size_t *n)
-{
-	for (;;) {
-		char *end = memmem(in, *n, "\r\n\r\n", 4);
-		const char *length = end ? memmem(in, *n, "Content-Length: ", 16) : NULL;
-		size_t whole = end ? (size_t)(end + 4 - in) : 0;
-
-		if (length)
-			whole += strtoul(length + 16, NULL, 10);
-		if (end && *n >= whole) {
-			*n -= whole;
-			memmove(in, in + whole, *n);
-			return true;
-		}
-		ssize_t got = recv(fd, in + *n, cap - *n - 1, 0);
-
-		if (got <= 0)
-			return false;
-		*n += (size_t)got;
-		in[*n] = 0;
-	}
-}
-
 static void *server_thread(void *arg)
 {
 	struct server *s = arg;
@@ -152,8 +128,13 @@ static void *server_thread(void *arg)
 
 		if (fd < 0)
 			return NULL;
-		while (hear(fd, in, sizeof(in), &n))
+		size_t whole;
+
+		while ((whole = loopback_request(fd, in, sizeof(in), &n)) > 0) {
+			n -= whole;
+			memmove(in, in + whole, n);
 			act(fd, s->done < s->count ? s->acts[s->done++] : HANG);
+		}
 		close(fd);
 	}
 }
