@@ -516,6 +516,10 @@ struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev
 	err = l->bell_fd < 0 ? -errno : loop_add_ring(l);
 	if (err != 0)
 		goto fail;
+	if (!commit_begin(l, why, why_bytes)) {
+		loop_free(&l);
+		return NULL;
+	}
 	l->now_ms = clock_mono_ms();
 	return l;
 fail:

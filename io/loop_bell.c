@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -134,16 +135,25 @@ static void *commit_thread(void *arg)
 	return NULL;
 }
 
-static void commit_thread_start(struct loop *l)
+bool commit_begin(struct loop *l, char *why, size_t why_bytes)
 {
 	sigset_t all, before;
+	int err;
 
-	l->commit_thread_seen = l->commit_seen;
+	if (!l->commit_word || ring_has(RING_FUTEX))
+		return true;
+	l->commit_thread_seen = atomic_load(l->commit_word);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	CHECK(pthread_create(&l->commit_thread, NULL, commit_thread, l) == 0);
+	err = pthread_create(&l->commit_thread, NULL, commit_thread, l);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	l->commit_thread_runs = true;
+	l->commit_thread_runs = err == 0;
+	if (err)
+		snprintf(why, why_bytes,
+			"cannot start the thread that waits for commits (before Linux 6.7): %s; "
+			"raise TasksMax= of the unit, ulimit -u or the container's pids limit",
+			strerror(err));
+	return err == 0;
 }
 
 void commit_end(struct loop *l)
@@ -204,8 +214,6 @@ void commit_start(struct loop *l)
 	l->commit_seen = atomic_load(l->commit_word);
 	/* Whatever moved before anyone waited. */
 	l->ev.committed(l->arg);
-	if (ring_has(RING_FUTEX))
+	if (!l->commit_thread_runs)
 		commit_arm(l);
-	else
-		commit_thread_start(l);
 }

@@ -291,7 +291,8 @@ void bell_arm(struct loop *l);
 void bell_clear(struct loop *l);
 void bell_write(struct loop *l);
 void inbox_drain(struct loop *l);
-void commit_start(struct loop *l);
+bool commit_begin(struct loop *l, char *why, size_t why_bytes); /* with the loop */
+void commit_start(struct loop *l);                              /* on the loop's thread */
 void commit_came(struct loop *l, int res);
 void commit_end(struct loop *l);
 

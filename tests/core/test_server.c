@@ -5,6 +5,7 @@
 #include "core/base/check.h"
 #include "core/base/log.h"
 #include "core/config.h"
+#include "io/ring.h"
 #include "store/db.h"
 
 #include <dlfcn.h>
@@ -104,10 +105,19 @@ static void a_thread_that_is_refused_is_an_error(void **state)
 	assert_null(s);
 }
 
+/* There each shard has one thread more, that waits for commits. */
+static void the_same_on_linux_6_1(void **state)
+{
+	ring_features_hidden = RING_FUTEX;
+	a_thread_that_is_refused_is_an_error(state);
+	ring_features_hidden = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_thread_that_is_refused_is_an_error, begin, end),
+		cmocka_unit_test_setup_teardown(the_same_on_linux_6_1, begin, end),
 	};
 
 	return cmocka_run_group_tests_name("server", tests, NULL, NULL);

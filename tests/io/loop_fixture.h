@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* tests/io/loop_fixture.h - the event loop against real sockets: the loop runs on the test's thread
  * until a counter has been reached, and the peers are plain blocking sockets of the same thread.
- * Nothing sleeps; what does not happen within BOUND_MS fails. The fixture keeps a second account of
+ * Nothing sleeps; what does not go on for BOUND_MS fails. The fixture keeps a second account of
  * every slot and fails when an upcall names one that is not open. All tests run twice: as this kernel
  * is, and without what Linux 6.1 lacks.
  * Memory: a struct fixture belongs to the test. Errors: a failed assertion. */
@@ -53,7 +53,7 @@ struct fixture {
 	unsigned accepted, connected, received, readable, sent, released, messages, commits, ticks,
 		exported, export_failed;
 	const unsigned *until;
-	unsigned until_count;
+	unsigned until_count, until_seen;
 	unsigned received_at_commit; /* the last */
 	_Atomic uint32_t *word;
 	uint64_t deadline_ms, tick_every_ms;
@@ -228,6 +228,10 @@ static inline uint64_t on_tick(void *arg, uint64_t now_ms)
 	struct fixture *f = arg;
 
 	f->ticks++;
+	if (f->until && *f->until != f->until_seen) {
+		f->until_seen = *f->until;
+		f->deadline_ms = now_ms + BOUND_MS;
+	}
 	if ((f->until && *f->until >= f->until_count) || now_ms >= f->deadline_ms)
 		loop_stop(f->loop);
 	if (f->tick_every_ms)
@@ -248,11 +252,12 @@ static const struct loop_events events = {
 	.tick = on_tick,
 };
 
-/* Runs the loop until *counter >= count. */
+/* Runs the loop until *counter >= count, or has not moved for BOUND_MS. */
 static inline bool reached(struct fixture *f, const unsigned *counter, unsigned count)
 {
 	f->until = counter;
 	f->until_count = count;
+	f->until_seen = *counter;
 	f->deadline_ms = clock_mono_ms() + BOUND_MS;
 	if (*counter < count)
 		loop_run(f->loop);
