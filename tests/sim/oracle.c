@@ -294,6 +294,15 @@ static bool draining(const struct wire *w)
 	return false;
 }
 
+/* Where memory is short, by limits or because there is none for a while, what is pipelined behind a
+ * hanging request is not kept, perhaps not even read; the connection ends. */
+static bool pipelined_without_memory(const struct wire *w, const struct request *r)
+{
+	bool none = sim_now_us >= world.no_memory.from_us && sim_now_us < world.no_memory.until_us;
+
+	return none ? w->arrived > r->end_offset : world.start_slack_us && w->read > r->end_offset;
+}
+
 void oracle_closed_by_server(struct wire *w)
 {
 	struct request *r = w->first;
@@ -301,9 +310,7 @@ void oracle_closed_by_server(struct wire *w)
 	/* Closing an idle connection crosses with a request: that is HTTP. Anything else is an
 	 * answer that never comes. */
 	if (r && r->complete_us && w->read > r->begin_offset && !w->close_announced &&
-		!w->vanished && !draining(w) &&
-		/* Where memory is short, what is pipelined behind a hanging request is not kept. */
-		!(world.start_slack_us && w->read > r->end_offset))
+		!w->vanished && !draining(w) && !pipelined_without_memory(w, r))
 		sim_fail(w->phone, NULL,
 			"ONE: the server closes wire %llu while request %llu waits for its answer",
 			(unsigned long long)w->number, (unsigned long long)r->number);
