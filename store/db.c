@@ -287,6 +287,11 @@ void db_read_end(struct db_txn *txn)
 	gate_leave(db, s);
 }
 
+bool db_is_reading(const struct db *db)
+{
+	return my_reads[db->index] > 0;
+}
+
 /* ---- write transactions ---- */
 
 static int write_begin(struct db *db, struct db_txn *txn)
@@ -367,7 +372,7 @@ int db_write(struct db *db, db_write_fn *fn, void *arg)
 	struct db_txn txn;
 	int err;
 
-	CHECK(my_reads[db->index] == 0); /* the map could not grow */
+	CHECK(!db_is_reading(db)); /* the map could not grow */
 	db_write_lock(db);
 	for (;;) {
 		err = write_begin(db, &txn);

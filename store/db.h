@@ -81,6 +81,8 @@ int db_note_owner(struct db *db);
 /* A consistent snapshot. db_read cannot fail for lack of anything but reader slots. */
 int db_read(struct db *db, struct db_txn *txn);
 void db_read_end(struct db_txn *txn);
+/* This thread has a read open, so it must neither write nor wait for a write. */
+bool db_is_reading(const struct db *db);
 
 /* A write on the calling thread, committed alone (tools, tests); grows the map and runs fn again
  * when it was full, so fn must not have side effects outside the transaction. Returns fn's error

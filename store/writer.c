@@ -128,6 +128,8 @@ int writer_write(struct writer *w, db_write_fn *fn, void *arg)
 {
 	struct waiting wait = {.op = {.fn = fn, .arg = arg, .done = waiting_done}};
 
+	/* The writer may have to wait for every read to end, so that the map can grow. */
+	CHECK(!db_is_reading(w->db));
 	writer_submit(w, &wait.op);
 	while (atomic_load(&wait.state) == 0)
 		futex(&wait.state, FUTEX_WAIT_PRIVATE, 0);

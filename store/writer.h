@@ -34,7 +34,7 @@ enum { WRITER_BATCH_MAX = 4096, WRITER_BATCH_BYTES = 32 << 20 };
 struct writer *writer_new(struct db *db, bool inline_writes);
 void writer_free(struct writer **w);
 void writer_submit(struct writer *w, struct write *op);
-/* Waits until durable. Not from a shard. */
+/* Waits until durable. Not from a shard, nor with a read open (checked). */
 int writer_write(struct writer *w, db_write_fn *fn, void *arg);
 /* Writes one batch; with `wait` sleeps until there is one. False after writer_stop when all
  * is written. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "tests/store/fixture.h"
+#include "tests/store/db_fixture.h"
 
 #include <pthread.h>
 
@@ -437,6 +437,38 @@ static void inline_writer_commits_at_once(void **state)
 	assert_null(w);
 }
 
+static void wait_for_a_write_while_reading(const struct fixture *f, int from, int to)
+{
+	struct db_txn txn;
+	struct writer *w;
+	struct db *db;
+
+	(void)from;
+	(void)to;
+	close(STDERR_FILENO); /* what CHECK says is meant for bugs that were not asked for */
+	if (db_open(&f->options, &db, NULL, 0) || db_read(db, &txn))
+		_exit(1);
+	w = writer_new(db, false);
+	writer_stop(w);
+	writer_write(w, job_fn, NULL); /* refused at once, were it let in */
+	_exit(0);
+}
+
+/* To ourselves: a write that waits for a read which waits for the write is caught wherever it is asked
+ * for, and not only on the day when the map must grow. */
+static void who_reads_must_not_wait_for_a_write(void **state)
+{
+	struct fixture *f = *state;
+	struct child c;
+	int status;
+
+	db_close(&f->db);
+	c = child_start(f, wait_for_a_write_while_reading);
+	status = child_end(&c, 0);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGABRT);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, fixture_setup, fixture_teardown)
@@ -451,6 +483,7 @@ int main(void)
 		TEST(order_of_submission_is_kept),
 		TEST(stop_loses_nothing),
 		TEST(inline_writer_commits_at_once),
+		TEST(who_reads_must_not_wait_for_a_write),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
