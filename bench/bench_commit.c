@@ -6,17 +6,19 @@
  * keep W messages each in flight to mailboxes in turn. A change is one stored message: item,
  * indexes, folder numbers and journal row. Latency is from submitting to done.
  * Prints a table row (with --header also its head) and one JSON line. */
+#include <errno.h>
 #include <getopt.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/statfs.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "bench/figures.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "store/account.h"
@@ -36,7 +38,7 @@ static struct {
 struct shared {
 	_Atomic uint32_t ready;
 	_Atomic bool go;
-	uint64_t end_ns;
+	_Atomic uint64_t end_ns;
 	_Atomic uint64_t changes, commits, errors;
 	_Atomic uint64_t latency[BUCKETS]; /* eight to a doubling, from 1 us */
 };
@@ -207,6 +209,16 @@ static void process_main(unsigned number)
 	free(s);
 }
 
+static volatile sig_atomic_t interrupted;
+
+/* All end at once, and the parent removes the store. */
+static void on_signal(int number)
+{
+	(void)number;
+	interrupted = 1;
+	atomic_store(&shared->end_ns, 0);
+}
+
 static unsigned number_of(const char *text, unsigned min, unsigned max)
 {
 	uint64_t v;
@@ -261,23 +273,17 @@ static void options(int argc, char **argv)
 	}
 }
 
-static const char *env_or_unknown(const char *name)
-{
-	const char *v = getenv(name);
-
-	return v && v[0] ? v : "unknown";
-}
-
 static void report(void)
 {
 	uint64_t changes = atomic_load(&shared->changes), commits = atomic_load(&shared->commits);
 	double p50 = percentile_us(0.5), p99 = percentile_us(0.99);
-	struct utsname u;
 	struct statfs fs;
+	char magic[32];
+	json_t *line;
 
-	uname(&u);
 	CHECK(opt.dir);
 	CHECK(statfs(opt.dir, &fs) == 0);
+	snprintf(magic, sizeof(magic), "0x%lx", (unsigned long)fs.f_type);
 	if (opt.header)
 		printf("| processes | threads | in flight | changes/s | commits/s | p50 us | p99 "
 		       "us |\n"
@@ -285,19 +291,22 @@ static void report(void)
 	printf("| %u | %u | %u | %.0f | %.0f | %.0f | %.0f |\n", opt.processes, opt.threads,
 		opt.processes * opt.threads * opt.window, (double)changes / opt.seconds,
 		(double)commits / opt.seconds, p50, p99);
-	printf("{\"bench\":\"commit\",\"commit\":\"%s\",\"machine\":\"%s\","
-	       "\"kernel\":\"%s\",\"cpus\":%ld,\"filesystem_magic\":\"0x%lx\",\"sync\":%s,"
-	       "\"seconds\":%.0f,\"processes\":%u,\"threads\":%u,\"window\":%u,\"mailboxes\":%u,"
-	       "\"body_bytes\":%u,\"changes\":%llu,\"changes_per_s\":%.0f,\"commits_per_s\":%.0f,"
-	       "\"changes_per_commit\":%.1f,\"latency_p50_us\":%.0f,\"latency_p99_us\":%.0f,"
-	       "\"errors\":%llu}\n",
-		env_or_unknown("ROOST_COMMIT"), env_or_unknown("ROOST_MACHINE"), u.release,
-		sysconf(_SC_NPROCESSORS_ONLN), (unsigned long)fs.f_type,
-		opt.no_sync ? "false" : "true", opt.seconds, opt.processes, opt.threads, opt.window,
-		opt.mailboxes, opt.body_bytes, (unsigned long long)changes,
-		(double)changes / opt.seconds, (double)commits / opt.seconds,
-		commits ? (double)changes / (double)commits : 0, p50, p99,
-		(unsigned long long)atomic_load(&shared->errors));
+	line = json_pack("{s:s, s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:f, s:b, s:s}, s:I, s:f, "
+			 "s:f, s:f, s:f, "
+			 "s:f, s:I}",
+		"name", "commit", "machine", figures_machine(), "commit", figures_commit(),
+		"settings", "processes", (json_int_t)opt.processes, "threads",
+		(json_int_t)opt.threads, "window", (json_int_t)opt.window, "mailboxes",
+		(json_int_t)opt.mailboxes, "body_bytes", (json_int_t)opt.body_bytes, "seconds",
+		opt.seconds, "sync", !opt.no_sync, "filesystem_magic", magic, "changes",
+		(json_int_t)changes, "changes_per_s", (double)changes / opt.seconds,
+		"commits_per_s", (double)commits / opt.seconds, "changes_per_commit",
+		commits ? (double)changes / (double)commits : 0, "latency_p50_us", p50,
+		"latency_p99_us", p99, "errors", (json_int_t)atomic_load(&shared->errors));
+	CHECK(line);
+	json_dumpf(line, stdout, JSON_COMPACT | JSON_REAL_PRECISION(10));
+	putchar('\n');
+	json_decref(line);
 }
 
 int main(int argc, char **argv)
@@ -318,6 +327,8 @@ int main(int argc, char **argv)
 	shared = mmap(
 		NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	CHECK(shared != MAP_FAILED);
+	sigaction(SIGINT, &(struct sigaction){.sa_handler = on_signal}, NULL);
+	sigaction(SIGTERM, &(struct sigaction){.sa_handler = on_signal}, NULL);
 	/* The store is open in the children only: LMDB does not survive a fork. */
 	db = open_store(true);
 	int err = db_write(db, accounts_fn, NULL);
@@ -337,13 +348,27 @@ int main(int argc, char **argv)
 	}
 	while (atomic_load(&shared->ready) < opt.processes)
 		sched_yield();
-	shared->end_ns = clock_mono_ns() + (uint64_t)(opt.seconds * 1e9);
+	atomic_store(&shared->end_ns, clock_mono_ns() + (uint64_t)(opt.seconds * 1e9));
+	if (interrupted)
+		atomic_store(&shared->end_ns, 0);
 	atomic_store(&shared->go, true);
 	for (unsigned i = 0; i < opt.processes; i++) {
-		int status;
-		failed |= waitpid(pids[i], &status, 0) != pids[i] || status != 0;
+		int status = 0;
+
+		while (waitpid(pids[i], &status, 0) < 0 && errno == EINTR)
+			;
+		if (status == 0)
+			continue;
+		failed = 1;
+		fprintf(stderr, "bench_commit: a process %s %d\n",
+			WIFSIGNALED(status) ? "was killed by signal" : "ended with",
+			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	}
-	report();
+	if (!failed && !interrupted)
+		report();
+	if (atomic_load(&shared->errors))
+		fprintf(stderr, "bench_commit: %llu changes failed\n",
+			(unsigned long long)atomic_load(&shared->errors));
 	if (temporary[0]) {
 		static const char *const names[] = {"data.mdb", "lock.mdb", "notify"};
 		for (size_t i = 0; i < ARRAY_LEN(names); i++) {
@@ -353,5 +378,7 @@ int main(int argc, char **argv)
 		}
 		rmdir(temporary);
 	}
+	if (interrupted)
+		return 130;
 	return failed || atomic_load(&shared->errors) != 0;
 }

@@ -133,7 +133,7 @@ void figures_table(const struct figures *f, FILE *to)
 	fflush(to);
 }
 
-static json_t *machine(void)
+json_t *figures_machine(void)
 {
 	char line[512], cpu[256] = "unknown";
 	struct utsname u;
@@ -157,18 +157,23 @@ static json_t *machine(void)
 		(json_int_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
 }
 
-void figures_json(const struct figures *f, json_t *settings, FILE *to)
+const char *figures_commit(void)
 {
 	const char *commit = getenv("ROOST_COMMIT");
-	json_t *m = machine();
+
+	return commit && commit[0] ? commit : roost_commit;
+}
+
+void figures_json(const struct figures *f, json_t *settings, FILE *to)
+{
+	json_t *m = figures_machine();
 
 	for (size_t i = 0; i < f->count; i++) {
 		const struct figure *g = &f->v[i];
 		json_t *o = json_pack("{s:s, s:f, s:s, s:I, s:i, s:f, s:f, s:s, s:O, s:s, s:O}",
 			"name", g->name, "value", g->value, "unit", g->unit, "n", (json_int_t)g->n,
 			"runs", (int)g->runs, "least", g->least, "most", g->most, "note", g->note,
-			"machine", m, "commit", commit && commit[0] ? commit : roost_commit,
-			"settings", settings);
+			"machine", m, "commit", figures_commit(), "settings", settings);
 
 		CHECK(o);
 		json_dumpf(o, to, JSON_COMPACT | JSON_REAL_PRECISION(10));
@@ -179,8 +184,7 @@ void figures_json(const struct figures *f, json_t *settings, FILE *to)
 		json_t *o = json_copy(json_array_get(f->series, i));
 
 		json_object_set(o, "machine", m);
-		json_object_set_new(
-			o, "commit", json_string(commit && commit[0] ? commit : roost_commit));
+		json_object_set_new(o, "commit", json_string(figures_commit()));
 		json_object_set(o, "settings", settings);
 		json_dumpf(o, to, JSON_COMPACT | JSON_REAL_PRECISION(8));
 		fputc('\n', to);

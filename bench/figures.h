@@ -44,4 +44,9 @@ double median(double *v, size_t n);
 /* Of the line through n points that fits best (least squares): y per x. 0 for fewer than two. */
 double slope(const double *x, const double *y, size_t n);
 
+/* What every line of figures carries: the machine, and the commit (ROOST_COMMIT, else that of this
+ * program). The caller frees. */
+json_t *figures_machine(void);
+const char *figures_commit(void);
+
 #endif

@@ -12,38 +12,15 @@
 set -u
 BIN=${BIN:-bin} OUT=${OUT:-build/bench} PHONES=${PHONES:-10000} WAKES=${WAKES:-1000} ROUNDS=${ROUNDS:-3}
 APT=${APT:-yes}
-export LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
 [ $# -gt 0 ] || set -- roost roost_lmtp nchan nginx_idle dovecot
 mkdir -p "$OUT" || exit 1
 results=$OUT/peers.jsonl
-work=$(mktemp -d "${TMPDIR:-/tmp}/roost-peers.XXXXXX") || exit 1
-server= child= instances_before=
-instances=/proc/sys/fs/inotify/max_user_instances
-bad=0
-
-clean() {
-	trap - EXIT INT TERM
-	for pid in $child $server; do
-		kill -TERM "$pid" 2>/dev/null
-		wait "$pid" 2>/dev/null
-	done
-	[ -z "$instances_before" ] || echo "$instances_before" >$instances
-	rm -rf "$work"
-}
-trap clean EXIT
-trap 'exit 130' INT TERM
-
-run() {
-	"$@" &
-	child=$!
-	wait "$child"
-	code=$?
-	child=
-	[ $code -eq 0 ] || { echo "peers: $1 ended with $code" >&2; bad=1; }
-	return $code
-}
-step() { printf '\n== %s\n' "$*"; }
+script=peers
+# shellcheck source=bench/processes.sh
+. "${0%/*}/processes.sh"
+instances=/proc/sys/fs/inotify/max_user_instances instances_before=
+at_end() { [ -z "$instances_before" ] || echo "$instances_before" >$instances; }
 
 # What is missing of these is installed. False: it cannot be.
 need() { # package...
@@ -93,10 +70,7 @@ stop() {
 	server=
 }
 bench() { # name, options...
-	name=$1
-	shift
-	run "$BIN/roost-bench" --phones "$PHONES" --wakes "$WAKES" --rounds "$ROUNDS" --name "$name" \
-		--json "$results" "$@"
+	run "$BIN/roost-bench" --phones "$PHONES" --wakes "$WAKES" --rounds "$ROUNDS" --json "$results" --name "$@"
 }
 
 # ---- nginx ----
@@ -307,14 +281,12 @@ dovecot_idle() {
 		--rest 5000 --unanswered 100 hold wake burst || tail -n 5 "$work/dovecot.log" >&2
 	grep -E 'Warning|Error|Panic|Fatal' "$work/dovecot.log" | cut -c 1-200 | head -n 5 >&2
 	stop
-	if [ -n "$instances_before" ]; then
-		echo "$instances_before" >$instances
-		instances_before=
-	fi
+	at_end
+	instances_before=
 }
 
 : >"$results"
-step "machine: $(nproc) cores, kernel $(uname -r), load $(cut -d ' ' -f 1-3 /proc/loadavg); $PHONES phones each"
+step "machine: $(nproc) cores, kernel $(uname -r); $PHONES phones each"
 for what in "$@"; do
 	case $what in
 	roost)
@@ -346,7 +318,7 @@ done
 
 step "side by side (JSON lines in $results)"
 # One line a figure; "x" is how many times ours theirs is: mail beside mail, everything else beside the store.
-awk -v md="$OUT/peers.md" -v phones="$PHONES" -v kernel="$(uname -r)" '
+awk -v md="$OUT/peers.md" -v phones="$PHONES" '
 function field(s, k,   m) {
 	if (!match(s, "\"" k "\":(\"[^\"]*\"|[-0-9.e+]+)"))
 		return ""
@@ -358,9 +330,10 @@ function show(x) { return x == "" ? "-" : sprintf(x + 0 >= 1000 ? "%.0f" : "%.4g
 function times(x, r) { return x == "" || r == "" || r + 0 <= 0 ? "-" : sprintf("%.2g", x / r) + 0 }
 function keep(name, peer, x, r) {
 	if (times(x, r) != "-")
-		printf "{\"name\":\"peers_%s_%s_to_roost\",\"value\":%.4f,\"unit\":\"times\",\"n\":%d,\"machine\":{\"kernel\":\"%s\"}}\n",
-			name, peer, x / r, phones, kernel >out
+		printf "{\"name\":\"peers_%s_%s_to_roost\",\"value\":%.4f,\"unit\":\"times\",\"n\":%d,%s,\"settings\":{\"phones\":%d}}\n",
+			name, peer, x / r, phones, run, phones >out
 }
+match($0, /"machine":\{[^}]*\},"commit":"[^"]*"/) { run = substr($0, RSTART, RLENGTH) }
 { v[field($0, "name")] = field($0, "value"); u[field($0, "name")] = field($0, "unit") }
 END {
 	out = FILENAME ".ratios"
@@ -391,5 +364,4 @@ if [ -s "$results.ratios" ]; then
 	cat "$results.ratios" >>"$results"
 	rm -f "$results.ratios"
 fi
-[ $bad -eq 0 ] || echo "peers: NOT everything was measured, see above" >&2
-exit $bad
+finish

@@ -151,7 +151,7 @@ if [ -s "$OUT/commit.jsonl" ]; then
 	jq -r -s "${lib%%def run:*}"'
 "`make bench-commit` (commit " + (.[0].commit // "?") + "), each fsynced", "",
 table(["processes", "threads each", "in flight each", "changes/s", "changes per fsync", "p50", "p99"];
-	[.[] | [(.processes | num), (.threads | num), (.window | num), (.changes_per_s | num),
+	[.[] | [(.settings.processes | num), (.settings.threads | num), (.settings.window | num), (.changes_per_s | num),
 		(.changes_per_commit | num), (.latency_p50_us | time), (.latency_p99_us | time)]])' "$OUT/commit.jsonl" || exit 1
 fi
 exit 0

@@ -17,37 +17,17 @@ STORM_PHONES=${STORM_PHONES:-100000} PARALLEL=${PARALLEL:-128} TUNE=${TUNE:-}
 SOAK_PHONES=${SOAK_PHONES:-200000} SOAK_SECONDS=${SOAK_SECONDS:-1800} COMPRESS=${COMPRESS:-10}
 CRASH_PHONES=${CRASH_PHONES:-200000} SECONDS_EACH=${SECONDS_EACH:-5}
 [ -z "$TUNE" ] || TUNE=--tune
-export LC_ALL=C
 mkdir -p "$OUT" || exit 1
-work=$(mktemp -d "${TMPDIR:-/tmp}/roost-benchrun.XXXXXX") || exit 1
-child=
-bad=0
+script=bench
+# shellcheck source=bench/processes.sh
+. "${0%/*}/processes.sh"
 
-clean() {
-	trap - EXIT INT TERM
-	[ -z "$child" ] || { kill -TERM "$child" 2>/dev/null; wait "$child" 2>/dev/null; }
-	rm -rf "$work"
-}
-trap clean EXIT
-trap 'exit 130' INT TERM
-
-# In the background and waited for, so that a signal reaches us at once.
-run() {
-	"$@" &
-	child=$!
-	wait "$child"
-	code=$?
-	child=
-	[ $code -eq 0 ] || { echo "bench: $1 ended with $code" >&2; bad=1; }
-	return $code
-}
-step() { printf '\n== %s (load %s)\n' "$*" "$(cut -d ' ' -f 1 /proc/loadavg)"; }
 bench() { # what options...
-	name=$1
+	lines=$OUT/$1.jsonl
 	shift
-	: >"$OUT/$name.jsonl"
-	step "$name: roost-bench --spawn $*"
-	run "$BIN/roost-bench" --spawn $TUNE --json "$OUT/$name.jsonl" "$@"
+	step "$(basename "$lines" .jsonl): roost-bench --spawn $*"
+	: >"$lines"
+	run "$BIN/roost-bench" --spawn $TUNE --json "$lines" "$@"
 }
 
 # 5 phones an account, so that the store is filled within seconds; 10 KB of memory for both ends of each.
@@ -133,5 +113,4 @@ if command -v gnuplot >/dev/null; then
 else
 	echo "no pictures: gnuplot-nox is not installed"
 fi
-[ $bad -eq 0 ] || echo "bench: NOT everything was measured, see above" >&2
-exit $bad
+finish

@@ -29,6 +29,9 @@ equal(subprocess.run([os.path.join(BIN, "roost-phone"), "dance"], capture_output
 s.stop()
 
 # ---- roost-bench ----------------------------------------------------------------------------------------
+bare = []
+
+
 def bench(*arguments):
     with tempfile.NamedTemporaryFile("r", dir=s.dir) as out:
         p = subprocess.run([os.path.join(BIN, "roost-bench"), "--spawn", "--json", out.name, *arguments],
@@ -36,6 +39,8 @@ def bench(*arguments):
         figures = {}
         for l in out:
             o = json.loads(l)
+            if not {"cpu", "cores", "kernel"} <= set(o["machine"]) or not o["commit"] or "phones" not in o["settings"]:
+                bare.append(o)
             if "value" in o:
                 figures[o["name"]] = o
     return p.returncode, figures, p.stderr.decode()[-2000:]
@@ -133,4 +138,5 @@ code, f, why = bench("-n", "1500", "--upgrades", "3", "--changes", "500", "upgra
 ok(code == 0 and f, "three upgrades under 1500 phones while changes come succeed", why)
 equal([f["upgrade_" + n]["value"] for n in ("lost", "missed", "doubled")], [0] * 3, "no connection is lost, no wake missed or doubled")
 ok(f["upgrade_pause"]["value"] > 0 and f["upgrade_commit_to_phone_p50"]["n"] > 1000, "and the pause is told", f)
+equal(bare, [], "every line of figures names machine, commit and settings")
 done()
