@@ -5,13 +5,14 @@
 # What it measures is not looked at, but that everything was measured and nothing was missed.
 set -u
 BIN=${BIN:-bin}
-PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL=C
+# shellcheck source=tests/e2e/lib/postfix.sh
+. "${0%/*}/lib/postfix.sh"
 dir=$(mktemp -d) || exit 1
-server= postfix_runs=
+server=''
 cleanup() {
 	trap - EXIT INT TERM
-	[ -n "$postfix_runs" ] && timeout 30 postfix -c "$dir/etc" stop > /dev/null 2>&1
+	postfix_stop
 	[ -n "$server" ] && { kill -TERM "$server"; wait "$server"; } 2> /dev/null
 	rm -rf "$dir"
 }
@@ -35,54 +36,6 @@ https=${ports%% *} rest=${ports#* }
 lmtp=${rest% *} smtp=${rest#* }
 users=12
 
-start_postfix() {
-	mkdir "$dir/etc" "$dir/queue" "$dir/postfix"
-	chmod 755 "$dir"
-	chown postfix "$dir/postfix"
-	cat > "$dir/etc/main.cf" << CF
-compatibility_level = 3.6
-config_directory = $dir/etc
-queue_directory = $dir/queue
-data_directory = $dir/postfix
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
-maillog_file = $dir/mail.log
-maillog_file_prefixes = $dir
-myhostname = mx.example.test
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-mydestination =
-alias_maps =
-alias_database =
-virtual_mailbox_domains = example.test
-virtual_transport = lmtp:inet:127.0.0.1:$lmtp
-default_transport = error:nothing leaves this test
-smtpd_recipient_restrictions = permit_mynetworks, reject
-smtpd_client_connection_count_limit = 0
-CF
-	cat > "$dir/etc/master.cf" << CF
-127.0.0.1:$smtp inet n - n - - smtpd
-pickup    unix n - n 60 1 pickup
-cleanup   unix n - n - 0 cleanup
-qmgr      unix n - n 300 1 qmgr
-rewrite   unix - - n - - trivial-rewrite
-bounce    unix - - n - 0 bounce
-defer     unix - - n - 0 bounce
-trace     unix - - n - 0 bounce
-verify    unix - - n - 1 verify
-proxymap  unix - - n - - proxymap
-error     unix - - n - - error
-retry     unix - - n - - error
-lmtp      unix - - n - - lmtp
-anvil     unix - - n - 1 anvil
-scache    unix - - n - 1 scache
-postlog   unix-dgram n - n - 1 postlogd
-CF
-	postfix -c "$dir/etc" start > "$dir/start.log" 2>&1 && postfix_runs=1
-}
 bench() { # log, options...
 	log=$1
 	shift
@@ -123,12 +76,12 @@ check "a wrong password is a failure that says so" $? "$dir/nobody"
 bench unknown --first 500 --mail "lmtp://127.0.0.1:$lmtp" --wakes 1 wake
 [ $? -eq 1 ]
 check "and so are accounts that do not exist" $? "$dir/unknown"
-if ! command -v postfix > /dev/null || [ "$(id -u)" != 0 ]; then
+if ! postfix_can; then
 	echo "ok 7 - # SKIP Postfix is missing or we are not root"
 	echo "ok 8 - # SKIP Postfix is missing or we are not root"
 	exit 0
 fi
-start_postfix
-check "Postfix starts with a configuration of its own" $((1 - ${postfix_runs:-0})) "$dir/start.log"
+postfix_start "$smtp" "inet:127.0.0.1:$lmtp" 'smtpd_client_connection_count_limit = 0'
+check "Postfix starts with a configuration of its own" $? "$dir/start.log"
 bench smtp --mail "smtp://127.0.0.1:$smtp" --wakes 5 wake burst
 check "wakes and bursts by SMTP through Postfix" $? "$dir/smtp"

@@ -5,14 +5,15 @@
 set -u
 B=${B:-build/gcc}
 serve=$B/tests/core/lmtp_serve
-PATH=$PATH:/usr/sbin:/sbin
+# shellcheck source=tests/e2e/lib/postfix.sh
+. "${0%/*}/lib/postfix.sh"
 [ -x "$serve" ] || { echo "1..0 # SKIP $serve is not built"; exit 0; }
-for t in postfix swaks python3; do
+for t in swaks python3; do
 	command -v $t >/dev/null || { echo "1..0 # SKIP $t is missing"; exit 0; }
 done
-[ "$(id -u)" = 0 ] || { echo "1..0 # SKIP Postfix needs root"; exit 0; }
+postfix_can || { echo "1..0 # SKIP Postfix is missing or we are not root"; exit 0; }
 dir=$(mktemp -d) || exit 1
-pid= postfix_runs=
+pid=''
 stop_serve() {
 	exec 9>&-
 	[ -n "$pid" ] && wait "$pid" 2>/dev/null
@@ -20,8 +21,7 @@ stop_serve() {
 }
 cleanup() {
 	stop_serve
-	# By the pid file in its own queue directory: no other Postfix is touched.
-	[ -n "$postfix_runs" ] && timeout 30 postfix -c "$dir/etc" stop > /dev/null 2>&1
+	postfix_stop
 	rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -69,61 +69,12 @@ send() { # message id, from, to...
 		--from "$from" --to "$(echo "$@" | tr ' ' ,)" --header "Message-Id: <$id>" > "$dir/out" 2>&1
 }
 
-chmod 755 "$dir"
-mkdir "$dir/etc" "$dir/queue" "$dir/data"
-chown postfix "$dir/data"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-cat > "$dir/etc/main.cf" <<CF
-compatibility_level = 3.6
-config_directory = $dir/etc
-queue_directory = $dir/queue
-data_directory = $dir/data
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-mail_owner = postfix
-setgid_group = postdrop
-maillog_file = $dir/mail.log
-maillog_file_prefixes = $dir
-myhostname = mx.example.test
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-mydestination =
-alias_maps =
-alias_database =
-virtual_mailbox_domains = example.test
-virtual_transport = lmtp:unix:$dir/sock
-default_transport = error:nothing leaves this test
-smtpd_recipient_restrictions = permit_mynetworks, reject
-smtputf8_enable = yes
-minimal_backoff_time = 5s
-queue_run_delay = 5s
-CF
-cat > "$dir/etc/master.cf" <<CF
-127.0.0.1:$port inet n - n - - smtpd
-pickup    unix n - n 60 1 pickup
-cleanup   unix n - n - 0 cleanup
-qmgr      unix n - n 300 1 qmgr
-rewrite   unix - - n - - trivial-rewrite
-bounce    unix - - n - 0 bounce
-defer     unix - - n - 0 bounce
-trace     unix - - n - 0 bounce
-verify    unix - - n - 1 verify
-flush     unix n - n 1000? 0 flush
-proxymap  unix - - n - - proxymap
-error     unix - - n - - error
-retry     unix - - n - - error
-lmtp      unix - - n - - lmtp
-anvil     unix - - n - 1 anvil
-scache    unix - - n - 1 scache
-showq     unix n - n - - showq
-postlog   unix-dgram n - n - 1 postlogd
-CF
-
 echo 1..9
+chmod 755 "$dir"
 start_serve
-postfix -c "$dir/etc" start > "$dir/start.log" 2>&1 && postfix_runs=1
-check "Postfix starts with a configuration of its own" $((1 - ${postfix_runs:-0}))
+postfix_start "$port" "unix:$dir/sock" 'smtputf8_enable = yes' 'minimal_backoff_time = 5s' 'queue_run_delay = 5s'
+check "Postfix starts with a configuration of its own" $?
 until_true 20 send hello@example.com sender@example.com anna@example.test
 until_true 20 has anna@example.test hello@example.com
 check "a message arrives" $?
