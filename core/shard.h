@@ -4,7 +4,7 @@
  *   shard.c      the loop's upcalls, messages, life
  *   conn.c       a connection from accept to close; handshake.c TLS until it stands, conn_send.c bytes
  *                out, active.c the memory of a request under way
- *   request.c    one request: who, what, answer
+ *   request.c    one request: who asks for what; request_command.c on a worker, request_answer.c what is said
  *   hanging.c    Ping and Sync until they hang; park.c who waits and how long, changes.c whom a commit
  *                wakes, wake.c what he is told
  *   move.c       handing all of it over

@@ -343,18 +343,45 @@ void handshakes_work(struct shard *s);
 /* request.c: one request */
 void request_start(struct shard *s, uint32_t slot); /* the head is complete */
 void request_body(struct shard *s, uint32_t slot);  /* some of the body is there, or none is due */
+void request_cred_done(struct shard *s, struct active *a);
+static inline bool request_has_body(const struct active *a)
+{
+	return a->http.chunked || a->http.content_length > 0;
+}
+
+/* request_command.c: on a worker */
+void request_command(struct shard *s, uint32_t slot);
+void request_job_done(struct shard *s, struct job *j);
+/* Runs the Sync of a parked slot again. False: no memory for it now. */
+bool request_resume_sync(struct shard *s, uint32_t slot);
+
+/* request_answer.c: answers, counted, logged and remembered for `roostctl why` */
+/* A refusal or other small text with its reason in header, body and log. */
+void request_text(struct shard *s, uint32_t slot, int status, const char *why, const char *extra);
 void request_bad(struct shard *s, uint32_t slot, int status, const char *why); /* then close */
-/* Text refusal with its reason, and a WBXML answer with its Status; the connection goes on. */
+/* Refuses; a body that is still on its way is read away first: the phone can then use the connection
+ * again (each new one costs it a handshake), and closing before the body's end would send a reset that
+ * may overtake the answer, so that a phone with an old password never learns why. */
 void request_refuse(struct shard *s, uint32_t slot, int status, const char *why);
-void request_answer(struct shard *s, uint32_t slot, int eas_status, const char *why,
-	const uint8_t *doc, size_t n);
+void request_refuse_with(
+	struct shard *s, uint32_t slot, int status, const char *why, const char *extra);
+/* The same with 503 and when to come again, spread, so that those refused together do not come back
+ * together. */
+void request_busy(struct shard *s, uint32_t slot, const char *why);
 /* Says 503 to a request that nobody has read, because no memory for it came free in time; without any
  * but a wake buffer. False: not even that. */
 bool request_no_room(struct shard *s, uint32_t slot);
-void request_cred_done(struct shard *s, struct active *a);
-void request_job_done(struct shard *s, struct job *j);
-/* Runs the Sync of a parked slot again on a worker. False: no memory for it now. */
-bool request_resume_sync(struct shard *s, uint32_t slot);
+/* A WBXML answer, with its Status; the connection goes on. */
+void request_answer(struct shard *s, uint32_t slot, int eas_status, const char *why,
+	const uint8_t *doc, size_t n);
+void request_status_only(struct shard *s, uint32_t slot, int eas_status, const char *why);
+/* What they consist of. The head goes into a->reply, in front of a body that follows. */
+extern const char request_wbxml_type[];
+void request_put_head(struct shard *s, uint32_t slot, int status, const char *type,
+	uint64_t content_length, bool gzip, const char *extra);
+void request_count_status(int status);
+void request_why(struct shard *s, uint32_t slot, int status, int eas_status, const char *why,
+	const char *detail);
 void request_log(struct shard *s, uint32_t slot, const char *user, const char *device,
 	const char *command, int status, int eas_status, const char *why, uint64_t out_bytes,
 	uint64_t started_ms);
