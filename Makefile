@@ -245,6 +245,7 @@ install: man ## Install programs, manual pages, unit and example into PREFIX.
 	install -m 644 deploy/roost.conf.example $(DESTDIR)/etc/roost/roost.conf.example
 	sed 's|/usr/local/|$(PREFIX)/|' deploy/roostd.service > build/roostd.service
 	install -m 644 build/roostd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/roostd.service
+	install -D -m 644 deploy/sysusers-roost.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/roost.conf
 
 clean: ## Remove what was built (not wolfSSL).
 	@rm -rf bin build/gcc* build/clang* build/gen build/man build/roostd.service
