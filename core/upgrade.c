@@ -187,8 +187,10 @@ static bool make_escrows(struct server *s, struct upgrade *u, char *why, size_t 
 
 			u->escrows[i][k] = handover_escrow_new(loop_ring_conns(l), &err);
 			if (!u->escrows[i][k]) {
-				snprintf(why, why_bytes, "cannot make a ring for the hand-over: %s",
-					strerror(-err));
+				snprintf(why, why_bytes,
+					"cannot make a ring for the hand-over: %s%s",
+					strerror(-err),
+					err == -ENOMEM ? " (LimitMEMLOCK=, ulimit -l)" : "");
 				return false;
 			}
 			u->moves[i].escrow_count = k + 1;
