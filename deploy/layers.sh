@@ -36,7 +36,7 @@ only 'liburing' '^io/(ring|loop)\.[ch]$' liburing
 only 'wolfssl/' '^io/(tls[a-z_]*|tlsrec)\.[ch]$' wolfSSL
 only 'lmdb' '^store/db_priv\.h$' LMDB
 only 'gmime' '^core/eas/message' GMime
-only 'confuse' '^core/config\.c$' libconfuse
+only 'confuse' '^core/config_file\.c$' libconfuse
 only 'gumbo' '^core/eas/html_text\.c$' gumbo
 
 # Private headers stay in their folder.
