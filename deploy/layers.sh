@@ -48,6 +48,12 @@ hits=$(git ls-files core io store bench | grep -E '\.[ch]$' | while read -r f; d
 done)
 [ -n "$hits" ] && { printf 'private headers used from outside:\n%s\n' "$hits"; bad=1; }
 
+# Python looks beside a script first, for the modules of its own library too.
+hits=$(git ls-files 'tests/e2e/*.py' | while read -r f; do
+	python3 -c 'import sys; sys.exit(sys.argv[1] in sys.stdlib_module_names)' "$(basename "$f" .py)" || echo "$f"
+done)
+[ -n "$hits" ] && { printf "named as one of Python's own modules:\n%s\n" "$hits"; bad=1; }
+
 # Every source says its licence.
 hits=$(git ls-files '*.c' '*.h' '*.sh' '*.py' '*.def' Makefile | while read -r f; do
 	head -n 3 "$f" | grep -q 'SPDX-License-Identifier: GPL-3.0-or-later' || echo "$f"
