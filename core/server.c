@@ -40,7 +40,7 @@ static void *shard_thread(void *arg)
 
 	/* Who comes to the barriers waits there for all. */
 	pthread_mutex_lock(&r->begin_mutex);
-	all = r->threads == r->server.shard_count;
+	all = r->all_there;
 	pthread_mutex_unlock(&r->begin_mutex);
 	if (!all)
 		return NULL;
@@ -235,6 +235,7 @@ static bool start_threads(struct running *r, char *why, size_t why_bytes)
 		err = pthread_create(&st->thread, NULL, shard_thread, st);
 		r->threads += err == 0;
 	}
+	r->all_there = err == 0;
 	if (err) {
 		snprintf(why, why_bytes,
 			"cannot start a thread for each shard (core.shards): %s; " MORE_THREADS,

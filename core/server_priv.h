@@ -47,7 +47,8 @@ struct running {
 	struct shard_start starts[SERVER_SHARDS_MAX];
 	struct listeners listeners[SERVER_SHARDS_MAX]; /* by shard */
 	unsigned threads;                              /* of shards, not joined yet */
-	pthread_mutex_t begin_mutex;                   /* held until all are there */
+	pthread_mutex_t begin_mutex;                   /* held while they are started */
+	bool all_there;                                /* begin_mutex */
 	pthread_barrier_t made, go, taken, run;
 	_Atomic bool failed;
 	_Atomic bool unmade; /* one of the shards could not be made */

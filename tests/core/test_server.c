@@ -13,6 +13,7 @@
 #include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -20,17 +21,15 @@
 #include <cmocka.h>
 
 /* Threads that the system still gives; in the place of libc's function. */
-static int threads_left = 1000;
+static atomic_int threads_left = 1000;
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
 {
-	static int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+	int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 
-	if (!real)
-		*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
-	if (threads_left == 0)
+	*(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+	if (atomic_fetch_sub(&threads_left, 1) <= 0)
 		return EAGAIN;
-	threads_left--;
 	return real(thread, attr, fn, arg);
 }
 
