@@ -34,7 +34,7 @@ section() { # file title filter
 	jq -r -s "$lib $3" "$OUT/$1.jsonl" || exit 1
 }
 
-cat "$OUT"/*.jsonl >/dev/null || exit 1
+cat "$OUT"/*.jsonl >/dev/null 2>&1 || { echo "results: $OUT has no figures (*.jsonl): make bench writes them" >&2; exit 1; }
 cat "$OUT"/*.jsonl | jq -r -n 'first(inputs | .machine | objects) |
 	"Machine: \(.cpu), \(.cores) cores, \(.mem_bytes / 1073741824 | floor) GiB, kernel \(.kernel)"'
 
