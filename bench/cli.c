@@ -49,18 +49,18 @@ uint32_t cli_number(const char *option, const char *text, uint32_t min, uint32_t
 	return (uint32_t)v;
 }
 
-/* Words from `column` on, in lines of their own where it is too far to the right already. */
-static void print_words(const char *text, size_t column)
+/* In lines from column `left` on; `column` is where we are. */
+static void print_text(const char *text, size_t column, size_t left)
 {
 	while (*text) {
 		size_t n = strcspn(text, " ");
 
-		if (column > HELP_COLUMN && column + 1 + n > HELP_WIDTH) {
+		if (column > left && column + 1 + n > HELP_WIDTH) {
 			putchar('\n');
 			column = 0;
 		}
-		column += (size_t)printf("%*s%.*s",
-			column < HELP_COLUMN ? (int)(HELP_COLUMN - column) : 1, "", (int)n, text);
+		column += (size_t)printf(
+			"%*s%.*s", column < left ? (int)(left - column) : 1, "", (int)n, text);
 		text += n + (text[n] == ' ');
 	}
 	putchar('\n');
@@ -77,14 +77,23 @@ static void print_option(const struct cli_option *o)
 	}
 	n = printf("  %s--%s%s%s", o->letter ? letter : "    ", o->name, o->value ? " " : "",
 		o->value ? o->value : "");
-	print_words(o->help ? o->help : "", (size_t)n);
+	print_text(o->help ? o->help : "", (size_t)n, HELP_COLUMN);
 }
 
 static _Noreturn void print_help(const struct cli *c)
 {
 	static const struct cli_option help = {.name = "help", .letter = 'h'};
 
+	size_t longest = 0;
+
 	fputs(c->head, stdout);
+	for (size_t i = 0; i < c->word_count; i++)
+		if (strlen(c->words[i].name) > longest)
+			longest = strlen(c->words[i].name);
+	for (size_t i = 0; i < c->word_count; i++)
+		print_text(c->words[i].help, (size_t)printf("  %s", c->words[i].name), longest + 4);
+	if (c->word_count)
+		putchar('\n');
 	for (size_t i = 0; i < c->count; i++)
 		print_option(&c->options[i]);
 	print_option(&help);

@@ -29,13 +29,20 @@ struct cli_option {
 	const char *help;  /* put into lines where it is printed */
 };
 
+/* What --help says of a word that may be given. */
+struct cli_word {
+	const char *name, *help;
+};
+
 struct cli {
 	const struct cli_option *options;
 	size_t count;
 	cli_take_fn
 		*word; /* for what is no option, in its order, also among options; option is NULL */
 	void *arg;     /* for take and word */
-	const char *head, *tail; /* of --help, which is added to the options */
+	const char *head, *tail; /* of --help: before the words, and behind the options */
+	const struct cli_word *words;
+	size_t word_count;
 };
 
 /* Fills in what the table says. Ends the program for --help, too. */

@@ -14,6 +14,35 @@
 #include <string.h>
 #include <strings.h>
 
+/* Fields of struct bench; whether `all` means it, too; what --help says. */
+#define SCENARIOS(X)                                                                               \
+	X(hold, true, "parks the phones: user and kernel memory per parked Ping, CPU while idle")  \
+	X(grow, false,                                                                             \
+		"the same at 10,000 and so on to 1,000,000 phones of one run, up to "              \
+		"--phones, and single wakes at each step: must stay flat")                         \
+	X(wake, true, "one random phone of all gets mail: commit to wire, commit to phone")        \
+	X(load, false,                                                                             \
+		"the same while changes are committed elsewhere, while phones reconnect, "         \
+		"and both")                                                                        \
+	X(burst, true,                                                                             \
+		"every account gets one message, then one message goes to a list of all: "         \
+		"wakes per second, CPU and system calls per wake")                                 \
+	X(expire, false, "all heartbeats run out, spread over time: each answered at its time")    \
+	X(handshake, true,                                                                         \
+		"connect, TLS, one request, close: CPU of the server each, full and resumed")      \
+	X(day, false, "steady life, compressed in time: CPU, and mail that is missed or late")     \
+	X(soak, false, "the same for long: memory must stay flat, and nothing may leak")           \
+	X(upgrade, false,                                                                          \
+		"the server is replaced by a new process again and again while changes "           \
+		"come: pause of each, connections lost, changes missed, answers doubled "          \
+		"(must be none)")                                                                  \
+	X(crash, false,                                                                            \
+		"kill -9 with all phones hanging, a start on the same data: time until all "       \
+		"hang again, mail lost or told twice")                                             \
+	X(storm, false,                                                                            \
+		"all phones but --stay drop at once and come back, with full and with "            \
+		"resumed handshakes: time, memory on the way, service to those that stayed")
+
 /* --help: what stands before the options, and behind them. */
 static const char head[] =
 	"roost-bench - measures a push server\n"
@@ -22,32 +51,13 @@ static const char head[] =
 	"  roost-bench --url https://HOST:PORT [--pid PID] [--metrics URL] [--data DIR] [options] "
 	"...\n"
 	"\n"
-	"Scenarios (all: hold, wake, burst, handshake; the default):\n"
-	"  hold        parks the phones: user and kernel memory per parked Ping, CPU while idle\n"
-	"  grow        the same at 10,000 and so on to 1,000,000 phones of one run, up to\n"
-	"              --phones, and single wakes at each step: must stay flat\n"
-	"  wake        one random phone of all gets mail: commit to wire, commit to phone\n"
-	"  load        the same while changes are committed elsewhere, while phones reconnect, "
-	"and\n"
-	"              both\n"
-	"  burst       every account gets one message, then one message goes to a list of all: "
-	"wakes\n"
-	"              per second, CPU and system calls per wake\n"
-	"  expire      all heartbeats run out, spread over time: each answered at its time\n"
-	"  handshake   connect, TLS, one request, close: CPU of the server each, full and resumed\n"
-	"  day         steady life, compressed in time: CPU, and mail that is missed or late\n"
-	"  soak        the same for long: memory must stay flat, and nothing may leak\n"
-	"  upgrade     the server is replaced by a new process again and again while changes "
-	"come:\n"
-	"              pause of each, connections lost, changes missed, answers doubled (must be "
-	"none)\n"
-	"  crash       kill -9 with all phones hanging, a start on the same data: time until all "
-	"hang\n"
-	"              again, mail lost or told twice\n"
-	"  storm       all phones but --stay drop at once and come back, with full and with "
-	"resumed\n"
-	"              handshakes: time, memory on the way, service to those that stayed\n"
-	"\n";
+	"Scenarios (all: hold, wake, burst, handshake; the default):\n";
+
+static const struct cli_word words[] = {
+#define X(id, in_all, help) {#id, help},
+	SCENARIOS(X)
+#undef X
+};
 
 static const char tail[] =
 	"\n"
@@ -134,15 +144,13 @@ static void check_changes(struct bench *b, bool url, uint32_t list)
 		b->list_max = list ? list : 100;
 	if (changes && url && !b->data && !b->publish_url.host[0] && !b->mail)
 		cli_die("wake, load, burst, storm, day and soak make changes: they need --data, "
-			"--mail "
-			"or "
-			"--spawn");
+			"--mail or --spawn");
 	/* ActiveSync phones that nobody has synced for. */
 	if (b->mail && url && !b->data && !b->imap)
 		b->prime = true;
 	if (b->imap && (b->data || b->prime || b->publish_url.host[0] || b->poll_path))
 		cli_die("imaps: goes with --mail only");
-	if (b->imap && (b->day || b->soak || b->load || b->storm || b->handshake))
+	if (b->imap && (b->day || b->soak || b->load || b->storm || b->expire || b->handshake))
 		cli_die("imaps: hold, grow, wake and burst only");
 	if ((b->imap || b->poll_path) && b->users < b->phones)
 		cli_die("here every phone is a user (--users)");
@@ -155,12 +163,11 @@ static void choose(void *arg, const char *option, const char *name)
 	struct {
 		const char *name;
 		bool *on, in_all;
-	} scenarios[] = {{"hold", &b->hold, true}, {"wake", &b->wake, true},
-		{"burst", &b->burst, true}, {"expire", &b->expire, false},
-		{"handshake", &b->handshake, true}, {"grow", &b->grow, false},
-		{"load", &b->load, false}, {"storm", &b->storm, false}, {"day", &b->day, false},
-		{"soak", &b->soak, false}, {"crash", &b->crash, false},
-		{"upgrade", &b->upgrade, false}};
+	} scenarios[] = {
+#define X(id, in_all, help) {#id, &b->id, in_all},
+		SCENARIOS(X)
+#undef X
+	};
 
 	for (size_t i = 0; i < ARRAY_LEN(scenarios); i++) {
 		if ((all && scenarios[i].in_all) || strcmp(scenarios[i].name, name) == 0) {
@@ -290,7 +297,8 @@ void bench_options(struct bench *b, int argc, char **argv)
 			.help = "start although memory, ports, files or tcp_mem do not suffice"},
 		{"version", 'V', .take = cli_version},
 	};
-	const struct cli cli = {options, ARRAY_LEN(options), choose, &a, head, tail};
+	const struct cli cli = {
+		options, ARRAY_LEN(options), choose, &a, head, tail, words, ARRAY_LEN(words)};
 
 	cli_read(&cli, argc, argv);
 	b->pid = (pid_t)a.pid;

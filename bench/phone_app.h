@@ -25,25 +25,26 @@ enum exit_code {
 };
 
 #define VERBS(X)                                                                                   \
-	X(OPTIONS, "options")                                                                      \
-	X(PROVISION, "provision")                                                                  \
-	X(FOLDERSYNC, "foldersync")                                                                \
-	X(SYNC, "sync")                                                                            \
-	X(PING, "ping")                                                                            \
-	X(PING_CACHED, "ping-cached")                                                              \
-	X(WAIT_FOR_CHANGE, "wait-for-change")                                                      \
-	X(SYNC_WAIT, "sync-wait")                                                                  \
-	X(FETCH, "fetch")                                                                          \
-	X(MARK_READ, "mark-read")                                                                  \
-	X(MARK_UNREAD, "mark-unread")                                                              \
-	X(DELETE, "delete")                                                                        \
-	X(ESTIMATE, "estimate")                                                                    \
-	X(SETTINGS, "settings")                                                                    \
-	X(SLEEP, "sleep")                                                                          \
-	X(DISCONNECT, "disconnect")
+	X(OPTIONS, "options", "asks for protocol versions and takes the newest that both know")    \
+	X(PROVISION, "provision", "both phases; the policy key is kept")                           \
+	X(FOLDERSYNC, "foldersync", "the folder tree")                                             \
+	X(SYNC, "sync", "the watched folders until nothing is left")                               \
+	X(PING, "ping", "one Ping: parks until a change or the heartbeat's end")                   \
+	X(PING_CACHED, "ping-cached",                                                              \
+		"one Ping without a body: the server remembers the parameters")                    \
+	X(WAIT_FOR_CHANGE, "wait-for-change", "Ping again and again until a folder changed")       \
+	X(SYNC_WAIT, "sync-wait", "a hanging Sync")                                                \
+	X(FETCH, "fetch", "the newest item seen, whole, by ItemOperations")                        \
+	X(MARK_READ, "mark-read", "the newest item seen")                                          \
+	X(MARK_UNREAD, "mark-unread", "likewise")                                                  \
+	X(DELETE, "delete", "likewise")                                                            \
+	X(ESTIMATE, "estimate", "GetItemEstimate of the watched folders")                          \
+	X(SETTINGS, "settings", "device information")                                              \
+	X(SLEEP, "sleep", "=SECONDS: does nothing for a while")                                    \
+	X(DISCONNECT, "disconnect", "closes the connection; the next verb opens another")
 
 enum verb {
-#define X(id, name) VERB_##id,
+#define X(id, name, help) VERB_##id,
 	VERBS(X)
 #undef X
 		VERB_COUNT

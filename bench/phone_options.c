@@ -16,22 +16,13 @@ static const char head[] =
 	"  roost-phone --url https://HOST[:PORT] --user NAME (--password P | --password-env VAR)\n"
 	"              [options] [VERB...]\n"
 	"\n"
-	"Verbs, in the order given (default: options provision foldersync sync ping sync):\n"
-	"  options          ask for protocol versions and take the newest that both know\n"
-	"  provision        both phases; the policy key is kept\n"
-	"  foldersync       the folder tree\n"
-	"  sync             the watched folders until nothing is left\n"
-	"  ping             one Ping: parks until a change or the heartbeat's end\n"
-	"  ping-cached      one Ping without a body: the server remembers the parameters\n"
-	"  wait-for-change  Ping again and again until a folder changed\n"
-	"  sync-wait        a hanging Sync\n"
-	"  fetch            the newest item seen, whole, by ItemOperations\n"
-	"  mark-read, mark-unread, delete   the newest item seen\n"
-	"  estimate         GetItemEstimate of the watched folders\n"
-	"  settings         device information\n"
-	"  sleep=SECONDS    does nothing for a while\n"
-	"  disconnect       closes the connection; the next verb opens another\n"
-	"\n";
+	"Verbs, in the order given (default: options provision foldersync sync ping sync):\n";
+
+static const struct cli_word words[] = {
+#define X(id, name, help) {name, help},
+	VERBS(X)
+#undef X
+};
 
 static const char tail[] =
 	"\n"
@@ -193,7 +184,8 @@ void app_read_arguments(struct phone_app *a, int argc, char **argv)
 		{"verbose", 'v', .flag = &a->verbose, .help = "also the documents, as XML"},
 		{"version", 'V', .optional = true, .take = take_version},
 	};
-	const struct cli cli = {options, ARRAY_LEN(options), take_step, &args, head, tail};
+	const struct cli cli = {
+		options, ARRAY_LEN(options), take_step, &args, head, tail, words, ARRAY_LEN(words)};
 
 	cli_read(&cli, argc, argv);
 	if (!args.url || !a->user || !a->password)

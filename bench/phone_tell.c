@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 const char *const app_verb_names[VERB_COUNT] = {
-#define X(id, name) [VERB_##id] = (name),
+#define X(id, name, help) [VERB_##id] = (name),
 	VERBS(X)
 #undef X
 };

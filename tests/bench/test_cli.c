@@ -63,8 +63,11 @@ static void read_and_show(int argc, char **argv)
 		{"maybe", 'm', "VALUE", .optional = true, .take = take_pair},
 		{"version", 'V', .take = cli_version},
 	};
-	const struct cli cli = {
-		options, ARRAY_LEN(options), take_word, &s, "test - a program\n\n", "\nThe end.\n"};
+	static const struct cli_word words[] = {{"go", "does it"},
+		{"wander", "takes the long way, about which so much can be said that it goes "
+			   "beyond any line"}};
+	const struct cli cli = {options, ARRAY_LEN(options), take_word, &s, "test - a program\n\n",
+		"\nThe end.\n", words, ARRAY_LEN(words)};
 
 	cli_read(&cli, argc, argv);
 	printf("loud=%d file=%s count=%u words=%s", s.loud, s.file ? s.file : "none", s.count,
@@ -164,6 +167,9 @@ static void help_shows_all_within_its_width(void **state)
 {
 	static const char want[] =
 		"test - a program\n\n"
+		"  go      does it\n"
+		"  wander  takes the long way, about which so much can be said that it goes\n"
+		"          beyond any line\n\n"
 		"Everything:\n"
 		"  -l, --loud               more noise\n"
 		"  -f, --file FILE          from where\n"
