@@ -2,17 +2,10 @@
 """Upgrades as operators meet them: beneath systemd (told by NOTIFY_SOCKET who the main process is), with few
 descriptors, as process 1 of a container, one after the other and at the same time as other orders, and to programs
 that do not start. Phones hang all the while and must notice nothing."""
-import os, shutil, signal, socket, ssl, struct, sys, tempfile, threading, time
+import os, signal, socket, struct, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-import eas
-from eas import *
+from upgradable import *
 
-HERE = tempfile.mkdtemp(prefix="roost-bin-")
-atexit.register(shutil.rmtree, HERE, ignore_errors=True)
-for name in ("roostd", "roostctl"):
-    shutil.copy2(f"{eas.BIN}/{name}", HERE)
-ORIGINAL = os.path.abspath(f"{eas.BIN}/roostd")
-eas.BIN = HERE
 USERS = [f"u{i}@example.test" for i in range(4)]
 PING = wbxml(Phone.ping_body(600))
 
@@ -37,49 +30,11 @@ class Systemd(threading.Thread):
         return [l for p, lines in list(self.said) for l in lines if p == pid]
 
 
-class Operated(Server):
-    def pid(self):
-        with open(f"{self.dir}/lock") as f:
-            return int(f.readline())
-
+class Operated(Upgradable):
     @staticmethod
     def comm(pid):
         with open(f"/proc/{pid}/comm") as f:
             return f.read()
-
-    @staticmethod
-    def alive(pid):
-        try:
-            with open(f"/proc/{pid}/stat") as f:
-                return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-        except OSError:
-            return False
-
-    def cleanup(self):
-        """(in a container the number means another process out here)"""
-        try:
-            pid = self.pid()
-            if os.readlink(f"/proc/{pid}/exe").startswith(HERE):
-                os.kill(pid, signal.SIGKILL)
-        except (OSError, ValueError):
-            pass
-        super().cleanup()
-
-    def upgrade(self, *args):
-        p = self.ctl("upgrade", "--json", *args)
-        if p.returncode:
-            return p.returncode, p.stderr.decode().strip()
-        return 0, json.loads(p.stdout)
-
-    def program(self, source=ORIGINAL, mode=0o755):
-        """Puts a file in the program's place."""
-        if os.path.exists(source):
-            shutil.copy2(source, f"{HERE}/.new")
-        else:
-            with open(f"{HERE}/.new", "w") as f:
-                f.write(source)
-        os.chmod(f"{HERE}/.new", mode)
-        os.replace(f"{HERE}/.new", f"{HERE}/roostd")
 
     def begin(self):
         """Phones that hang."""
@@ -118,36 +73,36 @@ at = said.index((first, f"MAINPID={new}"))
 ok(not [1 for p, l in said[at + 2:] if p == first] and "STOPPING=1" not in systemd.of(first) and "READY=1" not in systemd.of(new),
    "which says nothing after that, and nothing of an end", said)
 s.still("beneath systemd")
-s.program("#!/bin/sh\nexit 1\n")
+s.program(text="#!/bin/sh\nexit 1\n")
 code, r = s.upgrade()
 ok(code == 1 and not [l for l in systemd.of(new) if l.startswith("MAINPID")], "an upgrade that fails changes no main process", (code, r))
 before = len(systemd.of(new))
 ok(wait_for(lambda: len(systemd.of(new)) > before), "and the watchdog goes on being told")
-s.program("#!/bin/sh\nexec sleep 20\n")
+s.program(text="#!/bin/sh\nexec sleep 20\n")
 before = systemd.of(new).count("WATCHDOG=1")
 code, r = s.upgrade()
 ok(code == 1 and systemd.of(new).count("WATCHDOG=1") >= before + 5, "also while a new program that hangs is waited for", (code, r))
 
 # ---- programs that do not start --------------------------------------------------------------------------
-def fails(name, expect, *program, mode=0o755):
+def fails(name, expect, **program):
     pid = s.pid()
-    s.program(*program, mode=mode)
+    s.program(**program)
     code, said = s.upgrade()
     ok(code == 1 and expect in str(said) and s.pid() == pid, f"{name}: the operator is told, the old one serves", (code, said))
     s.still(name)
 
 
-fails("not executable", "Permission denied", ORIGINAL, mode=0o644)
-fails("empty", "Exec format error", "")
-fails("an interpreter that is not there", "No such file", "#!/no/such/interpreter\n")
+fails("not executable", "Permission denied", mode=0o644)
+fails("empty", "Exec format error", text="")
+fails("an interpreter that is not there", "No such file", text="#!/no/such/interpreter\n")
 with open(ORIGINAL, "rb") as f:
     whole = f.read()
 with open(f"{HERE}/.broken", "wb") as f:
     f.write(whole.replace(b"liburing.so.2\0", b"libgoner.so.2\0"))
-fails("a library that is not there", "exit code 127", f"{HERE}/.broken")
+fails("a library that is not there", "exit code 127", file=f"{HERE}/.broken")
 with open(f"{HERE}/.broken", "wb") as f:
     f.write(whole[: len(whole) // 3])
-fails("half a copy", "the new program", f"{HERE}/.broken")
+fails("half a copy", "the new program", file=f"{HERE}/.broken")
 pid = s.pid()
 os.unlink(f"{HERE}/roostd")
 code, said = s.upgrade()

@@ -1,59 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An upgrade that no phone notices: parked and idle connections, plain and TLS, go to a new process;
 a new program that fails in any way leaves the old one serving."""
-import os, signal, shutil, socket, ssl, sys, tempfile, threading, time
+import os, signal, socket, ssl, sys, threading, time
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
-import eas
-from eas import *
-
-# Programs that can be replaced.
-HERE = tempfile.mkdtemp(prefix="roost-bin-")
-atexit.register(shutil.rmtree, HERE, ignore_errors=True)
-for name in ("roostd", "roostctl"):
-    shutil.copy2(f"{eas.BIN}/{name}", HERE)
-ORIGINAL = os.path.abspath(f"{eas.BIN}/roostd")
-eas.BIN = HERE
-
-
-class Upgradable(Server):
-    def pid(self):
-        with open(f"{self.dir}/lock") as f:
-            return int(f.readline())
-
-    def cleanup(self):
-        try:
-            pid = self.pid()
-            if self.p and pid != self.p.pid and self.alive(pid):
-                os.kill(pid, signal.SIGKILL)
-        except (OSError, ValueError):
-            pass
-        super().cleanup()
-
-    @staticmethod
-    def alive(pid):
-        try:
-            with open(f"/proc/{pid}/stat") as f:
-                return f.read().rsplit(")", 1)[1].split()[0] != "Z"
-        except OSError:
-            return False
-
-    def program(self, text=None):
-        """Puts a script, or the real one again, in the program's place."""
-        new = f"{HERE}/.new"
-        if text is None:
-            shutil.copy2(ORIGINAL, new)
-        else:
-            with open(new, "w") as f:
-                f.write(text)
-            os.chmod(new, 0o755)
-        os.replace(new, f"{HERE}/roostd")
-
-    def upgrade(self, *args):
-        """(exit code, the answer or what was said)"""
-        p = self.ctl("upgrade", "--json", *args)
-        if p.returncode:
-            return p.returncode, p.stderr.decode().strip()
-        return 0, json.loads(p.stdout)
+from upgradable import *
 
 
 def no_verify():
