@@ -314,8 +314,10 @@ static void watch_some(struct shard *s)
 
 		if ((c->state != CONN_GREETED && c->state != CONN_IDLE &&
 			    c->state != CONN_PARKED) ||
-			c->active || c->queue != QUEUE_NONE ||
-			c->flags & (CONN_RECEIVING | CONN_MOVED))
+			c->queue != QUEUE_NONE || c->flags & (CONN_RECEIVING | CONN_MOVED))
+			continue;
+		/* (as where it was parked: no more than so much is kept behind it) */
+		if (c->active && c->active->more.n + c->active->in.n >= STASH_BYTES_MAX)
 			continue;
 		conn_watch(s, s->watch_next);
 		n--;

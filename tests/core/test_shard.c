@@ -115,6 +115,28 @@ static void a_clock_that_goes_back_is_no_long_time(void **state)
 	assert_non_null(strstr(text, " ms=0 "));
 }
 
+/* To phones whose upgrade failed: that they hang up is seen as before, also where it was ignored meanwhile
+ * and bytes of theirs are kept behind the hanging request. */
+static void a_failed_upgrade_leaves_every_watch_armed(void **state)
+{
+	struct shard *s = server.shards[0];
+	struct shard_move m = {.memory_fd = -1};
+
+	(void)state;
+	phone_hangs();
+	conn_readable(s, PHONE);
+	received(PHONE, "OPTIONS /Microsoft-Server-");
+	assert_true(fake.watching[PHONE] && s->conns[PHONE].active);
+	shard_step(s, SHARD_QUIET, &m);
+	deliver();
+	fake.watching[PHONE] = 0;
+	conn_readable(s, PHONE);
+	shard_step(s, SHARD_RESUME, NULL);
+	deliver();
+	fake.ev->tick(fake.arg, loop_now_ms(&fake));
+	assert_true(fake.watching[PHONE]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -124,6 +146,7 @@ int main(void)
 		T(an_answer_without_memory_is_not_left_out),
 		T(a_body_without_memory_is_not_cut),
 		T(a_clock_that_goes_back_is_no_long_time),
+		T(a_failed_upgrade_leaves_every_watch_armed),
 	};
 
 	return cmocka_run_group_tests_name("shard", tests, NULL, NULL);
