@@ -294,6 +294,15 @@ void move_end(struct shard *s)
 		munmap(s->copies, s->slots_max);
 	s->copies = NULL;
 	s->exports_out = 0;
+	while (s->supersedes_held) {
+		struct supersede_msg *m =
+			container_of(s->supersedes_held, struct supersede_msg, msg);
+
+		s->supersedes_held = m->msg.next;
+		if (s->phase == MOVE_NONE) /* else another process decides who stays */
+			park_supersede(s, m);
+		free(m);
+	}
 }
 
 /* ---- the end of it --------------------------------------------------------------------------- */

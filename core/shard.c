@@ -327,6 +327,11 @@ static void on_message(void *arg, struct loop_msg *m)
 		request_cred_done(s, container_of(m, struct active, cred_msg));
 		return;
 	case MSG_SUPERSEDE:
+		if (s->phase == MOVE_EXPORTED) {
+			m->next = s->supersedes_held;
+			s->supersedes_held = m;
+			return;
+		}
 		park_supersede(s, container_of(m, struct supersede_msg, msg));
 		free(container_of(m, struct supersede_msg, msg));
 		return;

@@ -270,7 +270,10 @@ struct shard {
 	uint32_t leave_next;     /* slots before this one are let go */
 	uint32_t watch_next;     /* slots before this one are watched */
 	bool leaving, watching;  /* there are others */
-	uint32_t wakes_out;      /* wake buffers with the kernel */
+	/* MSG_SUPERSEDE that came while copies were outside: shards resume one after the other, and what
+	 * the first ones begin anew must not be missed by the last ones. */
+	struct loop_msg *supersedes_held;
+	uint32_t wakes_out; /* wake buffers with the kernel */
 	_Atomic uint64_t last_tick_ms;
 };
 
