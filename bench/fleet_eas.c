@@ -110,14 +110,17 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 	struct phone_provision policy;
 	struct phone_folder_sync folders;
 	struct phone_collection c = {.status = 0};
-	char why[64];
+	char why[96];
 
 	switch ((enum state)p->state) {
 	case STATE_POLICY_ASK:
 	case STATE_POLICY_ACKNOWLEDGE:
 		if (!phone_read_provision(root, &policy) || policy.status != 1 ||
 			(policy.policy_status != 1 && policy.policy_status != NO_POLICY)) {
-			fleet_fail(f, i, "Provision failed");
+			snprintf(why, sizeof(why),
+				"Provision failed: status %u, of the policy %u%s", policy.status,
+				policy.policy_status, root ? "" : " (the answer has no document)");
+			fleet_fail(f, i, why);
 			return;
 		}
 		k->policy_key = policy.policy_key;
@@ -128,7 +131,9 @@ static void answer_priming(struct fleet *f, uint32_t i, const struct wbxml_node 
 		break;
 	case STATE_FOLDERS:
 		if (!phone_read_folder_sync(root, &folders) || folders.status != 1) {
-			fleet_fail(f, i, "FolderSync failed");
+			snprintf(why, sizeof(why), "FolderSync failed: status %u%s", folders.status,
+				root ? "" : " (the answer has no document)");
+			fleet_fail(f, i, why);
 			return;
 		}
 		if (!keep_inbox(k, folders.changes)) {

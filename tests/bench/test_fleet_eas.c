@@ -292,8 +292,8 @@ static void an_odd_answer_ends_the_way_and_is_named(void **state)
 		enum odd odd;
 		const char *why, *last;
 	} cases[] = {
-		{ODD_POLICY_STATUS, "Provision failed", "Provision:"},
-		{ODD_FOLDER_STATUS, "FolderSync failed", "FolderSync:0"},
+		{ODD_POLICY_STATUS, "Provision failed: status 2, of the policy 1", "Provision:"},
+		{ODD_FOLDER_STATUS, "FolderSync failed: status 6", "FolderSync:0"},
 		{ODD_NO_INBOX, "FolderSync names no inbox", "FolderSync:0"},
 		{ODD_SYNC_KEY, "Sync failed: status 1, 1", "Sync:0"},
 		{ODD_SYNC_STATUS, "Sync failed: status 1, 3", "Sync:0"},
