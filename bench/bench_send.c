@@ -239,7 +239,12 @@ static uint64_t srv_tick(void *arg, uint64_t now_ms)
 			opt.bytes);
 		srv.state = SETTLING;
 		srv.settled_ms = now_ms + SETTLE_MS;
-		if (++srv.rounds == opt.rounds) {
+		if (++srv.rounds == opt.rounds && !loop_can_deafen()) {
+			fprintf(stderr,
+				"bench_send: nothing to deaf peers: that takes Linux 6.7\n");
+			srv.state = DONE;
+			loop_stop(srv.loop);
+		} else if (srv.rounds == opt.rounds) {
 			srv.state = DEAFENING;
 			atomic_store(&shared->deafen, true);
 		}

@@ -116,7 +116,7 @@ static void complete(
 		return;
 	case OP_DEAFEN:
 		if (res < 0)
-			log_msg(LOG_ERROR, "a socket could not be made deaf (Linux 6.7 can): %s",
+			log_msg(LOG_ERROR, "a socket could not be made deaf: %s",
 				strerror(-res));
 		return;
 	case OP_COMMIT:

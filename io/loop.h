@@ -119,8 +119,10 @@ void loop_unwatch(struct loop *l, uint32_t slot);
 /* Sends all n bytes; p stays the loop's until sent(), or released() after loop_close. */
 void loop_send(struct loop *l, uint32_t slot, const void *p, uint32_t n);
 /* For tests and benchmarks, a peer that vanished: from now on the kernel drops whatever comes for
- * this socket and acknowledges nothing. What is sent still goes out, FIN and RST too. Linux 6.7;
- * where it cannot be done an error is logged, and the peer stays. */
+ * this socket and acknowledges nothing. What is sent still goes out, FIN and RST too. Linux 6.7:
+ * loop_can_deafen asks the kernel (any thread). Where it cannot be done an error is logged, and the peer
+ * stays. */
+bool loop_can_deafen(void);
 void loop_deafen(struct loop *l, uint32_t slot);
 /* Cancels what is outstanding and closes; released() follows, sent() does not (its buffer is
  * free again at released()). What the kernel has taken still goes out, then FIN; with `reset` it is

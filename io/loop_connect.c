@@ -161,6 +161,11 @@ uint32_t loop_connect(
 	return slot;
 }
 
+bool loop_can_deafen(void)
+{
+	return ring_has(RING_SETSOCKOPT);
+}
+
 void loop_deafen(struct loop *l, uint32_t slot)
 {
 	static struct sock_filter drop[] = {BPF_STMT(BPF_RET | BPF_K, 0)};

@@ -118,11 +118,38 @@ static bool try_futex(void)
 	return can;
 }
 
+static bool try_setsockopt(void)
+{
+	const int on = 1;
+	struct io_uring u;
+	struct io_uring_sqe *sqe;
+	struct io_uring_cqe *cqe;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool can = false;
+
+	if (fd < 0)
+		return false;
+	if (init_uring(&u, 8, 16) == 0) {
+		sqe = io_uring_get_sqe(&u);
+		CHECK(sqe);
+		memset(sqe, 0, sizeof(*sqe));
+		ring_prep_setsockopt(sqe, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+		sqe->fd = fd;
+		io_uring_submit_and_get_events(&u);
+		if (io_uring_peek_cqe(&u, &cqe) == 0)
+			can = cqe->res == 0;
+		io_uring_queue_exit(&u);
+	}
+	close(fd);
+	return can;
+}
+
 static unsigned features;
 
 static void find_features(void)
 {
-	features = (try_futex() ? RING_FUTEX : 0u) | (try_prompt_close() ? RING_PROMPT_CLOSE : 0u);
+	features = (try_futex() ? RING_FUTEX : 0u) | (try_prompt_close() ? RING_PROMPT_CLOSE : 0u) |
+		   (try_setsockopt() ? RING_SETSOCKOPT : 0u);
 }
 
 bool ring_has(enum ring_feature f)

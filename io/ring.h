@@ -34,6 +34,7 @@ struct ring {
 /* What a kernel may or may not do; found out once per process by trying. */
 enum ring_feature {
 	RING_FUTEX = 1,        /* IORING_OP_FUTEX_WAIT, Linux 6.7 */
+	RING_SETSOCKOPT = 4,   /* ring_prep_setsockopt, Linux 6.7 */
 	RING_PROMPT_CLOSE = 2, /* closing a direct descriptor lets the file go at once even while
 				* older requests of the ring wait (Linux 6.13); before, the peer
 				* would see no FIN until those came back */
@@ -60,7 +61,7 @@ void ring_prep_futex_wait(struct io_uring_sqe *sqe, const _Atomic uint32_t *word
 void ring_prep_send_fd(struct io_uring_sqe *sqe, int ring_fd, uint32_t from, uint32_t to);
 
 /* setsockopt on the direct descriptor that the SQE names already; `value` must live until it is
- * submitted. Linux 6.7. */
+ * submitted. */
 void ring_prep_setsockopt(
 	struct io_uring_sqe *sqe, int level, int name, const void *value, uint32_t bytes);
 

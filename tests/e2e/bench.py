@@ -43,7 +43,7 @@ def bench(*arguments):
                 bare.append(o)
             if "value" in o:
                 figures[o["name"]] = o
-    return p.returncode, figures, p.stderr.decode()[-2000:]
+    return p.returncode, figures, p.stderr.decode()[-20000:]
 
 # ---- what is wrong is said before anything is measured ----------------------------------------------------
 class Other(threading.Thread):
@@ -129,7 +129,10 @@ nothing = ("books_broken", "missed", "told_too_often", "connections_leaked", "de
 equal([f["day_" + n]["value"] for n in nothing], [0] * len(nothing),
       "nothing is missed, told twice, leaked or lost, and phones and server agree in their books")
 ok(f["day_superseded"]["value"] > 0 and f["day_newer_hung"]["value"] > 0, "newer Pings ended older ones and hung", f)
-ok(f["day_vanished"]["value"] > 0, "phones vanished and came back", f)
+if "no phone vanishes" in why:  # before Linux 6.7
+    equal(f["day_vanished"]["value"], 0, "no phone vanished")
+else:
+    ok(f["day_vanished"]["value"] > 0, "phones vanished and came back", f)
 code, f, why = bench("-n", "400", "--users", "200", "crash")
 ok(code == 0 and f, "a crash with 400 phones succeeds", why)
 equal((f["crash_lost"]["value"], f["crash_doubled"]["value"], f["crash_told"]["value"], f["crash_woken_after"]["value"]),

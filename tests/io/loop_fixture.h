@@ -362,7 +362,7 @@ static inline void client_expect(int fd, const char *s)
 static inline int as_on_linux_6_1(void **state)
 {
 	(void)state;
-	ring_features_hidden = RING_FUTEX | RING_PROMPT_CLOSE;
+	ring_features_hidden = RING_FUTEX | RING_SETSOCKOPT | RING_PROMPT_CLOSE;
 	ring_renew_ms = 5; /* so that it happens all the time */
 	return 0;
 }
