@@ -52,8 +52,8 @@ PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS   = $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 endif
 
-MAINS     := core/main.c core/admin/roostctl.c bench/roost-phone.c bench/roost-bench.c
-BENCH_LIB := $(filter-out $(MAINS) $(wildcard bench/bench_*.c),$(wildcard bench/*.c))
+MAINS     := core/main.c core/admin/roostctl.c bench/phone/roost-phone.c bench/roost-bench.c
+BENCH_LIB := $(filter-out $(MAINS) $(wildcard bench/bench_*.c),$(wildcard bench/*.c bench/*/*.c))
 LIB_SRC   := $(filter-out $(MAINS),$(wildcard core/*.c core/*/*.c io/*.c store/*.c))
 LIB_OBJ   := $(LIB_SRC:%.c=$(B)/%.o)
 SIM_SRC   := $(wildcard tests/sim/*.c)
@@ -144,7 +144,7 @@ $(BIN)/roostctl: $(B)/core/admin/roostctl.o $(B)/libroost.a
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LINK $@")
 	$(Q)$(call link,$^)
-$(BIN)/roost-phone: $(B)/bench/roost-phone.o $(B)/libbench.a $(B)/libroost.a
+$(BIN)/roost-phone: $(B)/bench/phone/roost-phone.o $(B)/libbench.a $(B)/libroost.a
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LINK $@")
 	$(Q)$(call link,$^)
@@ -213,11 +213,11 @@ run: ## The same server in the foreground, with an account to try.
 
 # --- care -----------------------------------------------------------------------------------
 
-OURS = $(wildcard core/*.[ch] core/*/*.[ch] io/*.[ch] store/*.[ch] bench/*.[ch] tests/*/*.[ch])
+OURS = $(wildcard core/*.[ch] core/*/*.[ch] io/*.[ch] store/*.[ch] bench/*.[ch] bench/*/*.[ch] tests/*/*.[ch])
 format: ## clang-format everything.
 	@clang-format -i $(OURS)
 lint: deps-lint layers $(GEN)/.done ## Layers, clang-tidy, cppcheck.
-	@sh deploy/lint.sh $(sort $(LIB_SRC) $(MAINS) $(wildcard bench/*.c))
+	@sh deploy/lint.sh $(sort $(LIB_SRC) $(MAINS) $(wildcard bench/*.c bench/*/*.c))
 layers: ## Who includes whom (ARCHITECTURE.md).
 	@sh deploy/layers.sh
 cover: ## Line coverage of the test suite.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "bench/metrics_page.h"
 
-#include "bench/http_answer.h"
+#include "bench/fleet/http_answer.h"
 
 #include <errno.h>
 #include <math.h>

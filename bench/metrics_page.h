@@ -5,7 +5,7 @@
 #ifndef ROOST_BENCH_METRICS_PAGE_H
 #define ROOST_BENCH_METRICS_PAGE_H
 
-#include "bench/url.h"
+#include "bench/fleet/url.h"
 #include "core/base/bytes.h"
 
 struct metrics_page {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "bench/options.h"
 
-#include "bench/accounts.h"
+#include "bench/fleet/accounts.h"
 #include "bench/cli.h"
-#include "bench/mailroom.h"
+#include "bench/mail/mailroom.h"
 #include "core/base/check.h"
 #include "core/eas/query.h"
 

@@ -4,7 +4,7 @@
 #ifndef ROOST_BENCH_OPTIONS_H
 #define ROOST_BENCH_OPTIONS_H
 
-#include "bench/scenario.h"
+#include "bench/scenarios/scenario.h"
 
 enum exit_code {
 	EXIT_OK = 0,

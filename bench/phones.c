@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The phones of a run: one fleet, or two where some are watched while the others come and go. */
-#include "bench/accounts.h"
-#include "bench/scenario.h"
+#include "bench/fleet/accounts.h"
+#include "bench/scenarios/scenario.h"
 #include "core/base/clock.h"
 
 #include <arpa/inet.h>

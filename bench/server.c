@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The server of a run, spawned or somebody else's; its accounts; whether the machine suffices. */
-#include "bench/accounts.h"
-#include "bench/scenario.h"
+#include "bench/fleet/accounts.h"
+#include "bench/scenarios/scenario.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* What roost-bench tells: progress, failures, and the figures that several scenarios have. */
-#include "bench/scenario.h"
+#include "bench/scenarios/scenario.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 

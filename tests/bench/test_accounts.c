@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* An account pattern says what it says, and nothing in it is taken for a printf format. */
-#include "bench/accounts.h"
+#include "bench/fleet/accounts.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Connections of phones against a server of a few lines: what is no whole answer is none, and each end
  * has its kind. */
-#include "bench/client.h"
+#include "bench/fleet/client.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 

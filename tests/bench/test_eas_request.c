@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* What a simulated phone asks is what the specification and the server's own strict reading take, and
  * what it reads in an answer is there. */
-#include "bench/eas_request.h"
+#include "bench/fleet/eas_request.h"
 #include "core/base/arena.h"
 #include "core/base/check.h"
 #include "core/push/ping.h"

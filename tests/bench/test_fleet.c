@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* To the benchmark engineer: a server that answers twice, at the wrong time, about the wrong folder or
  * not at all does not pass for a good one. */
-#include "bench/fleet.h"
+#include "bench/fleet/fleet.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* To whoever measures another server: a phone primes itself step by step with what it was told in the step
  * before, and stops where the server's answer is none. */
-#include "bench/fleet.h"
+#include "bench/fleet/fleet.h"
 #include "core/base/arena.h"
 #include "core/base/check.h"
 #include "core/eas/wbxml.h"

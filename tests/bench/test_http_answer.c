@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* What is called an answer, and what is refused although a browser would take it. */
-#include "bench/http_answer.h"
+#include "bench/fleet/http_answer.h"
 #include "core/base/check.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The way to IDLE, in whatever pieces the server's lines come, and what ends it. */
-#include "bench/imap_phone.h"
+#include "bench/fleet/imap_phone.h"
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The books of a run agree when nothing was lost, and name what is wrong when something was. */
-#include "bench/ledger.h"
+#include "bench/fleet/ledger.h"
 #include "bench/metrics_page.h"
 #include "core/base/check.h"
 

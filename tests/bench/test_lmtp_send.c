@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A message counts as delivered when the server has said 250 behind its last byte, and only then; its dots arrive
  * as they were. */
-#include "bench/lmtp_send.h"
+#include "bench/mail/lmtp_send.h"
 #include "core/base/check.h"
 
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A mailer takes nothing but the expected answers for success, in whatever pieces they come, and says
  * when each recipient's 250 had come. */
-#include "bench/mailer.h"
+#include "bench/mail/mailer.h"
 
 #include <sched.h>
 #include <stdatomic.h>

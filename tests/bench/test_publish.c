@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A publisher counts answers, whatever pieces they come in, and takes nothing but 2xx for success. */
-#include "bench/publish.h"
+#include "bench/mail/publish.h"
 
 #include <stdio.h>
 #include <string.h>

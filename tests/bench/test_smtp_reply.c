@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* What an SMTP or LMTP server may answer, and what is refused though it looks much like it. */
-#include "bench/smtp_reply.h"
+#include "bench/mail/smtp_reply.h"
 #include "core/base/check.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Servers are named as people name them; what is no name of one is refused before anything starts. */
-#include "bench/url.h"
+#include "bench/fleet/url.h"
 #include "core/base/check.h"
 
 #include <netinet/in.h>

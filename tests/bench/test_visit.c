@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* To handshake: each visit is a connection of its own, those that fail are not counted among the others,
  * and who is interrupted begins none. */
-#include "bench/visit.h"
+#include "bench/fleet/visit.h"
 #include "core/base/check.h"
 
 #include <stdlib.h>

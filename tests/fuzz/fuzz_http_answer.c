@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Input: one byte that chooses where the network cuts, then what the server sends. Whatever the cuts,
  * the heads come out the same, answer after answer. */
-#include "bench/http_answer.h"
+#include "bench/fleet/http_answer.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Input: one byte that chooses the step to begin in and where the network cuts, then what an IMAP server
  * says. Whatever the cuts, the phone hears the same and ends in the same step. */
-#include "bench/imap_phone.h"
+#include "bench/fleet/imap_phone.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Input: one byte that chooses where the network cuts, then what an SMTP or LMTP server says. Whatever
  * the cuts, it comes apart into the same replies. */
-#include "bench/smtp_reply.h"
+#include "bench/mail/smtp_reply.h"
 
 #include <stdlib.h>
 
