@@ -2,11 +2,11 @@
 /* roostd: options, signals, and the wait in between. */
 #include "core/base/check.h"
 #include "core/base/log.h"
-#include "core/config.h"
-#include "core/handover_state.h"
-#include "core/minder.h"
-#include "core/server.h"
-#include "core/upgrade.h"
+#include "core/config/config.h"
+#include "core/upgrade/handover_state.h"
+#include "core/server/minder.h"
+#include "core/server/server.h"
+#include "core/upgrade/upgrade.h"
 #include "core/version.h"
 #include "io/tls.h"
 

@@ -16,12 +16,15 @@ rule() { # folder-regex allowed-regex name
 rule '^core/base/' 'core/base/' 'core/base (a leaf)'
 rule '^io/' '(core/base|io)/' 'io (bytes, time, messages)'
 rule '^store/' '(core/base|store)/' 'store (no sockets, no protocol)'
-rule '^core/eas/' '(core/base|core/eas|store)/|core/config\.' 'core/eas (commands: no sockets)'
-rule '^core/push/' '(core/base|core/push|store)/|core/config\.|core/eas/(eas|wbxml)\.h' 'core/push'
-rule '^core/access/' '(core/base|core/access|store)/|core/config\.' 'core/access'
-rule '^core/feed/' '(core/base|core/feed|store)/|core/config\.|core/address\.|core/eas/message\.h' 'core/feed'
-rule '^core/admin/' '(core/base|core/admin|store)/|core/(config|address|version)\.|core/access/credentials\.h|core/feed/lmtp\.h|core/eas/' 'core/admin'
-rule '^bench/' '(core/base|bench|io|store)/|core/(version|config|address)\.h|core/eas/(wbxml|query|message|eas|gzip)\.h|core/access/credentials\.h' 'bench (public headers only)'
+rule '^core/eas/' '(core/base|core/eas|store)/|core/config/config\.' 'core/eas (commands: no sockets)'
+rule '^core/push/' '(core/base|core/push|store)/|core/config/config\.|core/eas/(eas|wbxml)\.h' 'core/push'
+rule '^core/access/' '(core/base|core/access|store)/|core/config/config\.' 'core/access'
+rule '^core/feed/' '(core/base|core/feed|store)/|core/config/config\.|core/address\.|core/eas/message\.h' 'core/feed'
+rule '^core/admin/' '(core/base|core/admin|store)/|core/(config/config|address|version)\.|core/access/credentials\.h|core/feed/lmtp\.h|core/eas/' 'core/admin'
+rule '^core/config/' '(core/base|core/config)/|core/address\.' 'core/config'
+rule '^core/shard/' '(core/base|core/shard|core/push|core/access|core/eas|io|store)/|core/(config/config|work|address|server/server|server/listeners|upgrade/handover_state|admin/admin)\.h' 'core/shard'
+rule '^core/upgrade/' '(core/base|core/upgrade|io|store)/|core/(config/config|version|push/presence|access/credentials|shard/shard|server/server)\.h' 'core/upgrade'
+rule '^bench/' '(core/base|bench|io|store)/|core/(version|config/config|address)\.h|core/eas/(wbxml|query|message|eas|gzip)\.h|core/access/credentials\.h' 'bench (public headers only)'
 
 # One library, one door.
 only() { # header-regex allowed-file-regex name
@@ -36,7 +39,7 @@ only 'liburing' '^io/(ring|loop)\.[ch]$' liburing
 only 'wolfssl/' '^io/(tls[a-z_]*|tlsrec)\.[ch]$' wolfSSL
 only 'lmdb' '^store/db_priv\.h$' LMDB
 only 'gmime' '^core/eas/message' GMime
-only 'confuse' '^core/config_file\.c$' libconfuse
+only 'confuse' '^core/config/config_file\.c$' libconfuse
 only 'gumbo' '^core/eas/html_text\.c$' gumbo
 
 # Private headers stay in their folder.

@@ -3,8 +3,8 @@
  * %d (or %5d, %05d) stands for the number and %% for a percent sign.
  * Thread: accounts_set once, before the others; these from any thread.    Memory: static.
  * Errors: as said; a name that does not fit is cut. */
-#ifndef ROOST_BENCH_ACCOUNTS_H
-#define ROOST_BENCH_ACCOUNTS_H
+#ifndef ROOST_BENCH_FLEET_ACCOUNTS_H
+#define ROOST_BENCH_FLEET_ACCOUNTS_H
 
 #include <stdbool.h>
 #include <stddef.h>

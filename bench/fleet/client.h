@@ -17,8 +17,8 @@
  * Order:  per phone: client_open, then opened() or closed(); client_request, then answered() or
  *         closed(). After closed() the phone may be opened again at once, also inside the upcall.
  * Cost:   as io/loop; a parked phone is one POLL_ADD. */
-#ifndef ROOST_BENCH_CLIENT_H
-#define ROOST_BENCH_CLIENT_H
+#ifndef ROOST_BENCH_FLEET_CLIENT_H
+#define ROOST_BENCH_FLEET_CLIENT_H
 
 #include "bench/fleet/http_answer.h"
 #include "io/loop.h"

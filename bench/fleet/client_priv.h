@@ -3,8 +3,8 @@
  * phones), client_open.c (a connection begins and ends), client_bytes.c (requests and answers on it),
  * client_work.c (memory of phones that are busy).
  * Thread: the client's. */
-#ifndef ROOST_BENCH_CLIENT_PRIV_H
-#define ROOST_BENCH_CLIENT_PRIV_H
+#ifndef ROOST_BENCH_FLEET_CLIENT_PRIV_H
+#define ROOST_BENCH_FLEET_CLIENT_PRIV_H
 
 #include "bench/fleet/client.h"
 #include "core/base/check.h"

@@ -8,8 +8,8 @@
  * Errors: out of memory shows in out->failed. Readers return false when the document is not what
  *         the specification promises; Status values are the caller's to judge.
  * Spec:   MS-ASHTTP 2.2.1, MS-ASCMD 2.2.1, MS-ASPROV 2.2.2, element order as there. */
-#ifndef ROOST_BENCH_EAS_REQUEST_H
-#define ROOST_BENCH_EAS_REQUEST_H
+#ifndef ROOST_BENCH_FLEET_EAS_REQUEST_H
+#define ROOST_BENCH_FLEET_EAS_REQUEST_H
 
 #include "core/base/bytes.h"
 #include "core/eas/query.h"

@@ -5,8 +5,8 @@
  * Errors: a phone that fails stays failed, or comes back (retry); fleet_status counts them and keeps
  *         the newest reason.
  * Units:  *_ns is CLOCK_MONOTONIC. */
-#ifndef ROOST_BENCH_FLEET_H
-#define ROOST_BENCH_FLEET_H
+#ifndef ROOST_BENCH_FLEET_FLEET_H
+#define ROOST_BENCH_FLEET_FLEET_H
 
 #include "bench/fleet/client.h"
 #include "bench/fleet/ledger.h"

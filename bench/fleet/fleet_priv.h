@@ -3,8 +3,8 @@
  * fleet_imap.c (what a phone says until it hangs, and hears) and life.c (what happens to parked phones
  * in a day) only.
  * Thread: the fleet's, but for what the mutex guards. */
-#ifndef ROOST_BENCH_FLEET_PRIV_H
-#define ROOST_BENCH_FLEET_PRIV_H
+#ifndef ROOST_BENCH_FLEET_FLEET_PRIV_H
+#define ROOST_BENCH_FLEET_FLEET_PRIV_H
 
 #include "bench/fleet/fleet.h"
 #include "bench/fleet/imap_phone.h"

@@ -6,8 +6,8 @@
  * Transfer-Encoding (ActiveSync promises a length, MS-ASHTTP 2.2.2.1.2).
  * Thread: plain values.    Memory: views into the caller's buffer; allocates nothing.
  * Errors: -1 with a static reason.    Cost: one pass over the head. */
-#ifndef ROOST_BENCH_HTTP_ANSWER_H
-#define ROOST_BENCH_HTTP_ANSWER_H
+#ifndef ROOST_BENCH_FLEET_HTTP_ANSWER_H
+#define ROOST_BENCH_FLEET_HTTP_ANSWER_H
 
 #include "core/base/bytes.h"
 

@@ -3,8 +3,8 @@
  * (RFC 3501, RFC 2177): LOGIN, SELECT INBOX, IDLE, and then "* n EXISTS".
  * Thread: plain functions.    Memory: none.    Errors: IMAP_FAILED with a text.
  * No literals: none comes in these answers but from a server that is asked for more. */
-#ifndef ROOST_BENCH_IMAP_PHONE_H
-#define ROOST_BENCH_IMAP_PHONE_H
+#ifndef ROOST_BENCH_FLEET_IMAP_PHONE_H
+#define ROOST_BENCH_FLEET_IMAP_PHONE_H
 
 #include "core/base/bytes.h"
 

@@ -7,8 +7,8 @@
  * What the two need not see alike: a Ping whose phone reset its connection or vanished had perhaps not
  * been read by the server yet, or was hanging there, or had just been answered. Which of these is
  * counted by the server; the rules bound the other two. */
-#ifndef ROOST_BENCH_LEDGER_H
-#define ROOST_BENCH_LEDGER_H
+#ifndef ROOST_BENCH_FLEET_LEDGER_H
+#define ROOST_BENCH_FLEET_LEDGER_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -2,8 +2,8 @@
 /* bench/fleet/url.h - a server as people name it: how to speak to it, what it is called, where it is.
  * Thread: any; url_parse blocks while a name is looked up.    Memory: plain values.
  * Errors: false with one line in why, nothing else written. */
-#ifndef ROOST_BENCH_URL_H
-#define ROOST_BENCH_URL_H
+#ifndef ROOST_BENCH_FLEET_URL_H
+#define ROOST_BENCH_FLEET_URL_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -3,8 +3,8 @@
  * Thread: blocks until all is over; the connections live on a thread of its own.
  * Memory: 16 bytes per connection at a time, 8 per visit.    Errors: visits that fail are counted; false,
  * with a reason, when none could begin.    Units: *_ns is CLOCK_MONOTONIC, or a time. */
-#ifndef ROOST_BENCH_VISIT_H
-#define ROOST_BENCH_VISIT_H
+#ifndef ROOST_BENCH_FLEET_VISIT_H
+#define ROOST_BENCH_FLEET_VISIT_H
 
 #include "bench/fleet/client.h"
 

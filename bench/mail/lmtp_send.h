@@ -3,8 +3,8 @@
  * mail program. A careful client in one respect: only 250 after the data is success. Thread: any;
  * blocks up to 10 s per answer of the server.    Memory: none kept. Errors: false with one line in
  * why. */
-#ifndef ROOST_BENCH_LMTP_SEND_H
-#define ROOST_BENCH_LMTP_SEND_H
+#ifndef ROOST_BENCH_MAIL_LMTP_SEND_H
+#define ROOST_BENCH_MAIL_LMTP_SEND_H
 
 #include "core/base/bytes.h"
 

@@ -7,8 +7,8 @@
  * Errors: false with one line in why. Strict: any answer but the expected one is a failure, and one
  *         that nobody asked for too. Nothing is sent twice: what was on its way stays unknown.
  * Rule:   the sender is empty (<>), so that nothing ever bounces. */
-#ifndef ROOST_BENCH_MAILER_H
-#define ROOST_BENCH_MAILER_H
+#ifndef ROOST_BENCH_MAIL_MAILER_H
+#define ROOST_BENCH_MAIL_MAILER_H
 
 #include "core/base/bytes.h"
 

@@ -5,7 +5,7 @@
 #include "core/access/credentials.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "core/eas/eas.h"
 #include "core/eas/message.h"
 #include "store/account.h"

@@ -5,8 +5,8 @@
  * synced its inbox. All share one Argon2 hash of the least cost: good enough for benchmarks only.
  * Thread: one.    Memory: 8 bytes per phone and per user.    Errors: false with one line in why.
  * Cost:   writes go many to a transaction; each is durable, as the server's are. */
-#ifndef ROOST_BENCH_MAILROOM_H
-#define ROOST_BENCH_MAILROOM_H
+#ifndef ROOST_BENCH_MAIL_MAILROOM_H
+#define ROOST_BENCH_MAIL_MAILROOM_H
 
 #include "core/base/bytes.h"
 

@@ -2,8 +2,8 @@
 /* bench/mail/publish.h - makes a change at servers that take changes as an HTTP POST: nginx with nchan.
  * Thread: one, blocking, at most 10 s for an answer.    Memory: as said.
  * Errors: false with one line in why; the connection is then useless. */
-#ifndef ROOST_BENCH_PUBLISH_H
-#define ROOST_BENCH_PUBLISH_H
+#ifndef ROOST_BENCH_MAIL_PUBLISH_H
+#define ROOST_BENCH_MAIL_PUBLISH_H
 
 #include "bench/fleet/url.h"
 

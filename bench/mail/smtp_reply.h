@@ -4,8 +4,8 @@
  * CRLF, no control characters.
  * Thread: plain values.    Memory: views into the caller's buffer; allocates nothing.
  * Errors: -1 with a static reason.    Cost: one pass over the reply. */
-#ifndef ROOST_BENCH_SMTP_REPLY_H
-#define ROOST_BENCH_SMTP_REPLY_H
+#ifndef ROOST_BENCH_MAIL_SMTP_REPLY_H
+#define ROOST_BENCH_MAIL_SMTP_REPLY_H
 
 #include "core/base/bytes.h"
 

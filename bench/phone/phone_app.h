@@ -3,8 +3,8 @@
  * at a time has a request outstanding. For phone_*.c and roost-phone.c only.
  * Thread: the one that runs the client's loop, but for the delivery by LMTP.
  * Errors: a step that fails ends the script, or with --keep-going is remembered. */
-#ifndef ROOST_BENCH_PHONE_APP_H
-#define ROOST_BENCH_PHONE_APP_H
+#ifndef ROOST_BENCH_PHONE_PHONE_APP_H
+#define ROOST_BENCH_PHONE_PHONE_APP_H
 
 #include "bench/fleet/client.h"
 #include "bench/fleet/eas_request.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* bench/scenarios/day.h - steady life of all phones, compressed in time: for the scenarios day and soak.
  * Thread: the main thread.    Errors: false, said by bench_failed. */
-#ifndef ROOST_BENCH_DAY_H
-#define ROOST_BENCH_DAY_H
+#ifndef ROOST_BENCH_SCENARIOS_DAY_H
+#define ROOST_BENCH_SCENARIOS_DAY_H
 
 #include "bench/scenarios/scenario.h"
 

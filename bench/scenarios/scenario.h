@@ -2,8 +2,8 @@
 /* bench/scenarios/scenario.h - what the scenarios of roost-bench share: its settings, its server and its phones,
  * and how they tell people what happens. Private to roost-bench.
  * Thread: the main thread.    Errors: false, said by bench_failed. */
-#ifndef ROOST_BENCH_SCENARIO_H
-#define ROOST_BENCH_SCENARIO_H
+#ifndef ROOST_BENCH_SCENARIOS_SCENARIO_H
+#define ROOST_BENCH_SCENARIOS_SCENARIO_H
 
 #include "bench/figures.h"
 #include "bench/fleet/fleet.h"

@@ -5,7 +5,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
-#include "core/config.h"
+#include "core/config/config.h"
 
 #include <errno.h>
 #include <pthread.h>

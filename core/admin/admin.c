@@ -7,7 +7,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/sockets.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "store/db.h"
 
 #include <stdio.h>

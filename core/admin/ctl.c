@@ -3,7 +3,7 @@
 
 #include "core/admin/table.h"
 #include "core/base/check.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "store/account.h"
 
 #include <errno.h>

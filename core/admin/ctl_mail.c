@@ -3,7 +3,7 @@
 
 #include "core/base/arena.h"
 #include "core/base/clock.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "core/eas/message.h"
 #include "core/feed/lmtp.h"
 #include "store/account.h"

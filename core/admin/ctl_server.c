@@ -5,7 +5,7 @@
 #include "core/admin/table.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
-#include "core/config.h"
+#include "core/config/config.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -5,7 +5,7 @@
 #include "core/admin/admin_priv.h"
 #include "core/admin/table.h"
 #include "core/base/clock.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "store/device.h"
 
 #include <fcntl.h>

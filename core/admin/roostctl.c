@@ -4,7 +4,7 @@
 #include "core/admin/ctl.h"
 #include "core/base/check.h"
 #include "core/base/log.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "core/version.h"
 #include "store/check.h"
 

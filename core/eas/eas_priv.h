@@ -5,7 +5,7 @@
 #define ROOST_EAS_EAS_PRIV_H
 
 #include "core/base/check.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "core/eas/eas.h"
 #include "core/eas/wbxml.h"
 #include "store/device.h"

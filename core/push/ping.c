@@ -2,7 +2,7 @@
 #include "core/push/ping.h"
 
 #include "core/base/check.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "core/eas/eas.h"
 #include "core/eas/wbxml.h"
 #include "store/journal.h"

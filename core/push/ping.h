@@ -11,7 +11,7 @@
  *   - a folder of no pingable type (journal, recipient cache) is watched like any other;
  *   - a folder that is unknown although the hierarchy matches gets status 7, and is left in
  *     `changed`: a caller that sees the device come back with the same answer again and again
- *     may say 2 with those Ids, so that Sync can explain (a loop guard, core/hanging.c).
+ *     may say 2 with those Ids, so that Sync can explain (a loop guard, core/shard/hanging.c).
  * Thread: any. Errors: as a status in the outcome, reason static. */
 #ifndef ROOST_PUSH_PING_H
 #define ROOST_PUSH_PING_H

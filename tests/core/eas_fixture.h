@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "core/base/check.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "core/eas/class_email.h"
 #include "store/account.h"
 

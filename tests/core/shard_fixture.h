@@ -6,13 +6,13 @@
 #ifndef ROOST_TESTS_CORE_SHARD_FIXTURE_H
 #define ROOST_TESTS_CORE_SHARD_FIXTURE_H
 
-#include "core/shard_priv.h"
+#include "core/shard/shard_priv.h"
 
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/metrics.h"
-#include "core/server.h"
+#include "core/server/server.h"
 #include "store/mailbox.h"
 
 #include <setjmp.h>

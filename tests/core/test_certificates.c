@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Which certificate a configuration means, and that tickets outlive a new one. */
-#include "core/certificates.h"
+#include "core/server/certificates.h"
 
 #include "core/base/bytes.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "io/tls.h"
 
 #include <setjmp.h>

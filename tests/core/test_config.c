@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "core/base/bytes.h"
 #include "core/base/check.h"
-#include "core/config.h"
+#include "core/config/config.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -44,7 +44,7 @@ static void defaults_are_those_of_the_list(void **state)
 	assert_int_equal(c->s##_##k, def);                                                         \
 	assert_true(def >= lo && def <= hi);
 #define CONFIG_LIST(s, k, def, help) assert_int_equal(c->s##_##k.n, 0);
-#include "core/config.def"
+#include "core/config/config.def"
 	assert_true(config_check(c, why, sizeof(why)));
 	config_free(&c);
 	assert_null(c);
@@ -325,7 +325,7 @@ static void every_setting_is_documented(void **state)
 	else                                                                                       \
 		n++;
 	n = 0;
-#include "core/config.def"
+#include "core/config/config.def"
 	for (char *p = manual; (p = strstr(p, "Default: ")) != NULL; p++)
 		n--;
 	assert_int_equal(n, 0);

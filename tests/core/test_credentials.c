@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "core/access/credentials.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "tests/store/fixture.h"
 
 #include <pthread.h>

@@ -8,7 +8,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "core/eas/message.h"
 #include "core/feed/lmtp.h"
 #include "store/writer.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* What is noted of a device beside its requests. */
-#include "core/device_notes.h"
+#include "core/shard/device_notes.h"
 
 #include "core/push/ping.h"
 #include "store/account.h"

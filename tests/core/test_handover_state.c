@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The connections of a shard as bytes: what goes in comes out, and whatever is not exactly that is
  * refused as a whole, before anything of it is used. */
-#include "core/handover_state.h"
+#include "core/upgrade/handover_state.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-#include "core/keepalive.h"
+#include "core/shard/keepalive.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

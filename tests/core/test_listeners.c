@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The listening sockets of the shards: who gets which, what comes from a predecessor, and an address that
  * somebody has. */
-#include "core/listeners.h"
+#include "core/server/listeners.h"
 
 #include "core/base/bytes.h"
 #include "core/base/log.h"
 #include "core/base/sockets.h"
-#include "core/config.h"
+#include "core/config/config.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "core/config.h"
+#include "core/config/config.h"
 
 static bool is_ready = true;
 static int stopped, reloads_fail;

@@ -2,7 +2,7 @@
 /* Ping without a shard: what is read, what is decided on a store, what is written. */
 #include "core/push/ping.h"
 
-#include "core/config.h"
+#include "core/config/config.h"
 #include "core/eas/wbxml.h"
 #include "store/journal.h"
 #include "store/mailbox.h"

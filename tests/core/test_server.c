@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A server's start, and what it says when the system does not give what it needs. */
-#include "core/server.h"
+#include "core/server/server.h"
 
 #include "core/base/check.h"
 #include "core/base/log.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "io/ring.h"
 #include "store/db.h"
 

@@ -9,7 +9,7 @@
 #include "core/access/credentials.h"
 #include "core/admin/admin.h"
 #include "core/base/clock.h"
-#include "core/config.h"
+#include "core/config/config.h"
 #include "store/device.h"
 #include "store/journal.h"
 #include "store/key.h"

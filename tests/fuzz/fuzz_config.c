@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Whatever the file: a good one survives being printed and set again, key by key; a bad one gives
  * one line. The first byte chooses between file, --set and the environment. */
-#include "core/config.h"
+#include "core/config/config.h"
 
 #include <stdint.h>
 #include <stdio.h>

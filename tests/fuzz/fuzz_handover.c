@@ -2,7 +2,7 @@
 /* The state of connections handed over, from arbitrary bytes: as they are, and once more with a
  * right checksum, so that the checks behind it are met.
  * Property: what is read can be written, and then is the same bytes. */
-#include "core/handover_state.h"
+#include "core/upgrade/handover_state.h"
 
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The server's life: start, crash, drain, upgrade. An upgrade is core/move.c and
- * core/handover_state.c for the shards, and here what core/upgrade.c does around them with
+/* The server's life: start, crash, drain, upgrade. An upgrade is core/shard/move.c and
+ * core/upgrade/handover_state.c for the shards, and here what core/upgrade/upgrade.c does around them with
  * processes: the order of the steps, what can go wrong at each, and who may use a connection when. */
 #include "tests/sim/sim.h"
 
@@ -15,11 +15,11 @@
 
 enum {
 	DRAIN_GRACE_MS = 10000,
-	STEP_MAX_US = 5000 * MS, /* as core/upgrade.c: then a shard is stuck */
+	STEP_MAX_US = 5000 * MS, /* as core/upgrade/upgrade.c: then a shard is stuck */
 };
 static const int64_t wall_offset_ms = 1700000000000;
 
-/* ---- what the shards ask of a server (core/server.c has threads and sockets) -----------------
+/* ---- what the shards ask of a server (core/server/server.c has threads and sockets) -----------------
  */
 
 struct eas_context server_eas(struct server *s)

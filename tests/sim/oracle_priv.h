@@ -30,7 +30,7 @@ enum {
 	STRAY_US = 900 * SECOND,
 	REFUSED_MAX_US = 900 * SECOND,
 	STORM_OVER_MAX_US = 400 * SECOND,
-	TIE_US = 2000 * MS, /* requests that arrive so close together have no order */
+	TIE_US = 2000 * MS,    /* requests that arrive so close together have no order */
 	CROSSING_US = 10 * MS, /* a close and bytes that arrive, as seen from either end */
 };
 

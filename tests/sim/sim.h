@@ -11,7 +11,7 @@
 #ifndef ROOST_TESTS_SIM_H
 #define ROOST_TESTS_SIM_H
 
-#include "core/shard_priv.h"
+#include "core/shard/shard_priv.h"
 
 #include "core/base/bytes.h"
 #include "store/journal.h"
