@@ -28,6 +28,7 @@ PACKAGES_CHECK := libcmocka-dev curl openssl gnutls-bin swaks libwbxml2-utils po
 	python3 netcat-openbsd gzip procps scdoc \
 	testssl.sh slowhttptest dnsutils bsdextrautils
 PACKAGES_LINT  := clang clang-format clang-tidy cppcheck libclang-rt-14-dev
+PACKAGES_EMULATE := qemu-system-x86 debootstrap cpio kmod e2fsprogs
 PKGS     := gmime-3.0 gumbo libconfuse libsodium jansson zlib liburing
 
 CFLAGS_ALL = -std=gnu11 -D_GNU_SOURCE $(OPT) -g -fno-omit-frame-pointer -Wall -Wextra -Werror \
@@ -70,8 +71,8 @@ PROGRAMS  := $(BIN)/roostd $(BIN)/roostctl $(BIN)/roost-phone $(BIN)/roost-bench
 MAN       := $(patsubst deploy/man/%.scd,build/man/%,$(wildcard deploy/man/*.scd))
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps deps-check deps-man deps-lint demo run check check-built asan tsan clang sim \
-	fuzz fuzz-all bench format lint layers cover install clean man
+.PHONY: all help deps deps-check deps-man deps-lint demo run check check-built check-old-kernel \
+	build-tests tests-built asan tsan clang sim fuzz fuzz-all bench format lint layers cover install clean man
 
 # Goals build in makes of their own, into the same directory: two of them go one after the other.
 ifneq ($(word 2,$(MAKECMDGOALS)),)
@@ -173,8 +174,17 @@ $(FUZZ_REPLAY): $(B)/%: $(B)/%.o $(B)/tests/fuzz/replay.o $(B)/libbench.a $(B)/l
 check: deps-check $(WOLF)/.done ## All tests (installs what is missing); ends in "N passed, N failed".
 	@$(MAKE) --no-print-directory check-built
 
-check-built: $(PROGRAMS) $(TESTS) $(HELPERS) $(FUZZ_REPLAY) $(if $(SIM_SRC),$(B)/tests/sim/roost-sim)
+check-built: tests-built
 	@B=$(B) BIN=$(BIN) sh tests/run.sh $(T)
+
+build-tests: deps-check $(WOLF)/.done
+	@$(MAKE) --no-print-directory tests-built
+
+tests-built: $(PROGRAMS) $(TESTS) $(HELPERS) $(FUZZ_REPLAY) $(if $(SIM_SRC),$(B)/tests/sim/roost-sim)
+
+check-old-kernel: ## The test suite on Debian 12's kernel 6.1 in an emulated machine: 40 minutes, needs root.
+	$(call need,$(PACKAGES_EMULATE))
+	@sh tests/old_kernel.sh $(T)
 
 asan: ## The test suite under AddressSanitizer and UBSan.
 	@$(MAKE) --no-print-directory check SAN=address,undefined

@@ -3,6 +3,7 @@
 # Runs every test and ends with one line "N passed, N failed". Unit tests and scripts speak TAP;
 # a program that stops without having said "not ok" counts as one failure of its own.
 #   tests/run.sh [pattern]     only what matches
+#   PATIENCE=10                a test may take ten times as long, on slow machines
 set -u
 B=${B:-build/gcc} BIN=${BIN:-bin}
 export B BIN
@@ -29,7 +30,7 @@ run() { # name, seconds, command...
 	shift 2
 	case "$name" in *"$only"*) ;; *) return ;; esac
 	start=$(date +%s)
-	CMOCKA_MESSAGE_OUTPUT=TAP timeout -k 5 "$limit" "$@" > "$log" 2>&1
+	CMOCKA_MESSAGE_OUTPUT=TAP timeout -k 5 $((limit * ${PATIENCE:-1})) "$@" > "$log" 2>&1
 	status=$?
 	ok=$(grep -c '^ok ' "$log")
 	bad=$(grep -c '^not ok ' "$log")
