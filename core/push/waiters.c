@@ -277,6 +277,13 @@ size_t waiters_folders(
 	return n;
 }
 
+size_t waiters_folder_count(const struct waiters *w, uint32_t slot)
+{
+	const struct waiter *t = &w->slot[slot];
+
+	return (size_t)__builtin_popcountll(t->folders) + (t->more ? w->more[t->more - 1]->n : 0);
+}
+
 uint32_t waiters_count(const struct waiters *w)
 {
 	return w->count;

@@ -63,6 +63,8 @@ void waiters_mark(struct waiters *w, uint32_t slot, uint32_t folder);
 /* Folders it waits for, or (`changed`) the marked ones; at most max; returns how many. */
 size_t waiters_folders(
 	const struct waiters *w, uint32_t slot, bool changed, uint32_t *out, size_t max);
+/* How many it waits for. */
+size_t waiters_folder_count(const struct waiters *w, uint32_t slot);
 uint32_t waiters_count(const struct waiters *w);
 /* Slots in use below slot `after` upwards: for lists and the drain. WAITER_NONE at the end. */
 uint32_t waiters_next_used(const struct waiters *w, uint32_t from);

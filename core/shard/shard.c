@@ -194,8 +194,8 @@ static void ask_add(struct shard *s, struct parked_ask *q, uint32_t slot)
 		.request_id = c->request_id,
 	};
 	memcpy(p->ip, c->peer.ip, sizeof(p->ip));
-	p->folder_count = (uint32_t)waiters_folders(
-		s->waiters, slot, false, p->folders, ARRAY_LEN(p->folders));
+	p->folder_count = (uint32_t)waiters_folder_count(s->waiters, slot);
+	waiters_folders(s->waiters, slot, false, p->folders, ARRAY_LEN(p->folders));
 }
 
 static void answer_ask(struct shard *s, struct parked_ask *q)

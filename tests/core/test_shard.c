@@ -137,6 +137,36 @@ static void a_failed_upgrade_leaves_every_watch_armed(void **state)
 	assert_true(fake.watching[PHONE]);
 }
 
+/* To the operator: `roostctl ping list` names the first folders of a request, and says how many more there
+ * are. */
+static void a_list_of_the_parked_tells_how_many_folders_there_are(void **state)
+{
+	struct shard *s = server.shards[0];
+	struct shard_parked_list list = {0};
+	uint32_t folders[100];
+	struct waiter_spec spec = {.kind = WAITER_PING,
+		.mailbox = account.mailbox,
+		.device = 1,
+		.folders = folders,
+		.folder_count = ARRAY_LEN(folders)};
+
+	(void)state;
+	for (uint32_t i = 0; i < ARRAY_LEN(folders); i++)
+		folders[i] = i + 1;
+	phone_hangs();
+	assert_true(waiters_add(s->waiters, 0, &spec));
+	fake.deliver = true;
+	assert_true(shard_parked_ask(s, 0, 0, 0, &list));
+	assert_int_equal(list.n, 2);
+	assert_int_equal(list.v[0].folder_count, 100);
+	for (uint32_t i = 0; i < ARRAY_LEN(list.v[0].folders); i++)
+		assert_int_equal(list.v[0].folders[i], i + 1);
+	assert_int_equal(list.v[1].folder_count, 1);
+	assert_int_equal(list.v[1].folders[0], 1);
+	free(list.v);
+	waiters_remove(s->waiters, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -147,6 +177,7 @@ int main(void)
 		T(a_body_without_memory_is_not_cut),
 		T(a_clock_that_goes_back_is_no_long_time),
 		T(a_failed_upgrade_leaves_every_watch_armed),
+		T(a_list_of_the_parked_tells_how_many_folders_there_are),
 	};
 
 	return cmocka_run_group_tests_name("shard", tests, NULL, NULL);

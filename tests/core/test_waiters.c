@@ -87,6 +87,7 @@ static void same_folders(struct model *m, uint32_t slot, bool changed)
 	}
 	assert_int_equal(n, want);
 	assert_int_equal(found, want);
+	assert_int_equal(waiters_folder_count(m->w, slot), t->n);
 	if (want > 1) /* no more than asked for */
 		assert_int_equal(waiters_folders(m->w, slot, changed, out, 1), 1);
 }
