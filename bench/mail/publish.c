@@ -14,6 +14,9 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+/* nginx answers a publish with a few lines. */
+enum { BODY_BYTES_MAX = 65536 };
+
 struct publisher {
 	int fd;
 	struct url to;
@@ -79,6 +82,12 @@ static bool read_answer(struct publisher *p, size_t *at, char *why, size_t why_b
 
 		if (k < 0) {
 			snprintf(why, why_bytes, "%s: %s", p->host, reason);
+			return false;
+		}
+		if (k == 1 && a.content_length > BODY_BYTES_MAX) {
+			snprintf(why, why_bytes,
+				"%s: a body of %llu bytes in an answer to a publish", p->host,
+				(unsigned long long)a.content_length);
 			return false;
 		}
 		if (k == 1 && p->in.n - *at >= a.head_bytes + a.content_length) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* bench/mail/publish.h - makes a change at servers that take changes as an HTTP POST: nginx with nchan.
  * Thread: one, blocking, at most 10 s for an answer.    Memory: as said.
- * Errors: false with one line in why; the connection is then useless. */
+ * Errors: false with one line in why, also for a body of more than 64 KiB; the connection is then useless. */
 #ifndef ROOST_BENCH_MAIL_PUBLISH_H
 #define ROOST_BENCH_MAIL_PUBLISH_H
 

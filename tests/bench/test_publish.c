@@ -99,12 +99,31 @@ static void a_missing_answer_is_a_failure(void **state)
 	assert_false(publish_to(&s, why, sizeof(why)));
 }
 
+/* To the engineer: a server that announces a body without end is told by its length, before it is read. */
+static void an_answer_without_end_is_a_failure(void **state)
+{
+	const char *const answers[] = {
+		"HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\nbody",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\nbody",
+	};
+	char why[256];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+		struct server s = {.answers = answers[i], .expect = 100};
+
+		assert_false(publish_to(&s, why, sizeof(why)));
+		assert_non_null(strstr(why, "body of"));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers_in_pieces_are_counted),
 		cmocka_unit_test(a_refusal_is_a_failure),
 		cmocka_unit_test(a_missing_answer_is_a_failure),
+		cmocka_unit_test(an_answer_without_end_is_a_failure),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
