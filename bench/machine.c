@@ -4,6 +4,7 @@
 #include "bench/kernel_memory.h"
 #include "bench/proc.h"
 #include "core/base/check.h"
+#include "io/loop.h"
 
 #include <errno.h>
 #include <string.h>
@@ -39,7 +40,7 @@ bool machine_suffices(const struct machine_need *need, FILE *to)
 	struct kernel_memory k;
 	struct rlimit lim = {0};
 	unsigned long long low, high, used, max, ports, files, bytes;
-	bool memory_ok, ports_ok, files_ok, tcp_ok, backlog_ok;
+	bool memory_ok, ports_ok, files_ok, fds_ok = true, tcp_ok, backlog_ok;
 	uint32_t per_source = need->per_source && need->per_source < need->phones ? need->per_source
 										  : need->phones;
 
@@ -64,6 +65,14 @@ bool machine_suffices(const struct machine_need *need, FILE *to)
 	files_ok = used + files < max && lim.rlim_max >= 64 + need->phones / lim.rlim_max;
 	fprintf(to, "files: %llu needed, %llu of %llu used in the system; %llu per ring: %s\n",
 		files, used, max, (unsigned long long)lim.rlim_max, verdict(files_ok));
+	if (need->loop_conns) {
+		uint32_t least = loop_descriptors_least(need->loop_conns);
+
+		/* However few phones: the server is made for all its connections. */
+		fds_ok = lim.rlim_max >= least;
+		fprintf(to, "descriptors: roostd starts with %u, %llu there: %s\n", least,
+			(unsigned long long)lim.rlim_max, verdict(fds_ok));
+	}
 	/* Pages in use and the number from which the kernel holds back. */
 	bytes = k.sockets / 4096 + tcp_pages(need);
 	max = proc_number(TCP_MEM, 1, UINT64_MAX);
@@ -75,7 +84,7 @@ bool machine_suffices(const struct machine_need *need, FILE *to)
 		fprintf(to, "netdev_max_backlog: %u packets needed, %llu there: %s\n",
 			need->phones / 8, (unsigned long long)proc_number(BACKLOG, 0, 0),
 			verdict(backlog_ok));
-	return memory_ok && ports_ok && files_ok && tcp_ok && backlog_ok;
+	return memory_ok && ports_ok && files_ok && fds_ok && tcp_ok && backlog_ok;
 }
 
 /* The wheel's slots are an eighth of the time to come wide, or less. */

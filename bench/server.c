@@ -4,10 +4,12 @@
 #include "bench/scenarios/scenario.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
+#include "core/config/config.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Enough to make group commits of it; a server takes so many without being asked. */
 enum { MAIL_CONNECTIONS = 32 };
@@ -158,6 +160,13 @@ static void day_times(struct bench *b)
 	t->dead_s = 2 * (t->dead_s + (b->spawn ? t->idle_s : 300) + 5);
 }
 
+/* core.connections_max for a fleet above the default, with room: listeners are shared by address, not evenly.
+ * 0: the server's own. */
+static uint32_t connections_for(uint32_t phones)
+{
+	return phones > 900000 ? phones + phones / 10 : 0;
+}
+
 bool bench_server_begin(struct bench *b)
 {
 	char why[WHY], url[64];
@@ -185,10 +194,9 @@ bool bench_server_begin(struct bench *b)
 		day_settings(b);
 	else if (b->expire)
 		set_unless(b, "push.heartbeat_min_s=8");
-	/* Above the default, and with room: listeners are shared by address, not evenly. */
-	if (b->phones > 900000 && b->set_count < SETS_MAX) {
+	if (connections_for(b->phones) && b->set_count < SETS_MAX) {
 		snprintf(b->connections_set, sizeof(b->connections_set), "core.connections_max=%u",
-			b->phones + b->phones / 10);
+			connections_for(b->phones));
 		b->sets[b->set_count++] = b->connections_set;
 	}
 	if (!bench_server_start(b))
@@ -217,6 +225,28 @@ static uint32_t at_once(const struct bench *b)
 	return n < b->phones ? n : b->phones;
 }
 
+/* Connections that a shard of the roostd we start is made for. */
+static uint32_t loop_conns(const struct bench *b)
+{
+	struct config *c = config_new();
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t conns, shards;
+	char why[WHY];
+
+	/* What is wrong there roostd says better. */
+	config_read_environment(c, environ, why, sizeof(why));
+	for (size_t i = 0; i < b->set_count; i++)
+		config_set(c, b->sets[i], why, sizeof(why));
+	conns = connections_for(b->phones);
+	if (!conns)
+		conns = (uint64_t)c->core_connections_max;
+	shards = (uint64_t)c->core_shards;
+	if (!shards)
+		shards = online < 1 ? 1 : (uint64_t)online;
+	config_free(&c);
+	return (uint32_t)((conns + shards - 1) / shards);
+}
+
 bool bench_machine_check(struct bench *b)
 {
 	struct machine_need need = {
@@ -225,6 +255,7 @@ bool bench_machine_check(struct bench *b)
 		.addresses = 1,
 		.both_ends = b->spawn || b->pid > 0,
 		.at_once = at_once(b),
+		.loop_conns = b->spawn ? loop_conns(b) : 0,
 		.keepalive = b->day || b->soak,
 	};
 

@@ -116,8 +116,7 @@ static void complete(
 		return;
 	case OP_DEAFEN:
 		if (res < 0)
-			log_msg(LOG_ERROR, "a socket could not be made deaf: %s",
-				strerror(-res));
+			log_msg(LOG_ERROR, "a socket could not be made deaf: %s", strerror(-res));
 		return;
 	case OP_COMMIT:
 		commit_came(l, res);
@@ -464,6 +463,20 @@ static bool is_pow2(uint32_t n)
 	return n != 0 && (n & (n - 1)) == 0;
 }
 
+static bool too_many_rings(uint32_t rings, uint32_t limit)
+{
+	return rings > RINGS_MAX || rings + FDS_BESIDE_RINGS > limit;
+}
+
+uint32_t loop_descriptors_least(uint32_t conns_max)
+{
+	uint32_t limit = FDS_BESIDE_RINGS + 1;
+
+	while (too_many_rings((conns_max - 1) / limit + 1, limit))
+		limit++;
+	return limit;
+}
+
 struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev, void *arg,
 	char *why, size_t why_bytes)
 {
@@ -490,7 +503,7 @@ struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev
 	l->rings_max = (o->conns_max - 1) / ring_conns + 1;
 	/* As many rings as needed, then all of one size. */
 	l->ring_conns = (o->conns_max - 1) / l->rings_max + 1;
-	if (l->rings_max > RINGS_MAX || l->rings_max + FDS_BESIDE_RINGS > limit) {
+	if (too_many_rings(l->rings_max, limit)) {
 		snprintf(why, why_bytes,
 			"RLIMIT_NOFILE is %u, too small for %u connections (%u rings): raise it "
 			"(LimitNOFILE= in the unit, ulimit -n)",

@@ -84,6 +84,8 @@ struct loop_options {
  * the one that calls loop_run. Raises the soft RLIMIT_NOFILE to the hard one. */
 struct loop *loop_new(const struct loop_options *o, const struct loop_events *ev, void *arg,
 	char *why, size_t why_bytes);
+/* The least RLIMIT_NOFILE with which loop_new makes a loop for so many connections (ring_conns_max 0). */
+uint32_t loop_descriptors_least(uint32_t conns_max);
 /* Not from an upcall, and only when nobody can post any more. Open connections are closed by the
  * kernel soon after, without released(); messages not delivered are forgotten. */
 void loop_free(struct loop **l);

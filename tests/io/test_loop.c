@@ -226,6 +226,43 @@ static void too_many_connections_are_explained(void **state)
 	assert_non_null(strstr(why, "RLIMIT_NOFILE"));
 }
 
+/* In a child with so many descriptors. */
+static bool begins_with(uint32_t descriptors, uint32_t conns_max)
+{
+	pid_t child = fork();
+	char why[200] = "";
+	int status;
+
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct rlimit few = {.rlim_cur = descriptors, .rlim_max = descriptors};
+		struct loop_options o = {.conns_max = conns_max, .cpu = -1};
+
+		if (setrlimit(RLIMIT_NOFILE, &few) != 0)
+			_exit(3);
+		if (loop_new(&o, &events, NULL, why, sizeof(why)))
+			_exit(0);
+		_exit(strstr(why, "RLIMIT_NOFILE") ? 1 : 2);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) <= 1);
+	return WEXITSTATUS(status) == 0;
+}
+
+/* To who plans a machine: the least number is the least. */
+static void a_loop_begins_with_the_descriptors_it_names(void **state)
+{
+	const uint32_t conns[] = {1000, 100000, 500000};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(conns); i++) {
+		uint32_t least = loop_descriptors_least(conns[i]);
+
+		assert_true(begins_with(least, conns[i]));
+		assert_false(begins_with(least - 1, conns[i]));
+	}
+}
+
 /* In a child that may not use io_uring: the kernel answers `err` to io_uring_setup. */
 static void explain_in_child(int err, const char *needle)
 {
@@ -278,6 +315,7 @@ int main(void)
 		cmocka_unit_test(the_tick_is_on_time),
 		cmocka_unit_test(stopping_works_from_anywhere),
 		cmocka_unit_test(too_many_connections_are_explained),
+		cmocka_unit_test(a_loop_begins_with_the_descriptors_it_names),
 		cmocka_unit_test(refusals_are_explained),
 	};
 
