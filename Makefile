@@ -86,7 +86,7 @@ programs: $(PROGRAMS)
 
 help: ## This list.
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | sort | \
-		awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+		awk -F'\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 # --- what must be installed -----------------------------------------------------------------
 
