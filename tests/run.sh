@@ -67,6 +67,7 @@ for t in "$B"/tests/fuzz/fuzz_*; do
 	run "corpus/${t##*/fuzz_}" 180 "$t" "$corpus"
 done
 [ -x "$B/tests/sim/roost-sim" ] && run sim 240 "$B/tests/sim/roost-sim" --runs "${SIM_RUNS:-12}"
+[ -x "$B/tests/sim/roost-sim" ] && run sim/twice 240 "$B/tests/sim/roost-sim" --runs 3 --seed 6 --twice
 for t in tests/e2e/*.sh tests/e2e/*.py; do
 	[ -e "$t" ] || continue
 	case "$t" in *.sh) run "e2e/${t##*/}" 240 sh "$t" ;; *.py) run "e2e/${t##*/}" 240 python3 "$t" ;; esac

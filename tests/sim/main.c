@@ -13,11 +13,13 @@ static const char *const promise_texts[] = {
 };
 
 static const char usage[] =
-	"usage: roost-sim [--runs N] [--seed S] [--devices D] [--minutes M] [--verbose]\n"
+	"usage: roost-sim [--runs N] [--seed S] [--devices D] [--minutes M] [--twice]\n"
+	"                 [--verbose]\n"
 	"  --runs N     runs, with the seeds S, S+1, ... (1)\n"
 	"  --seed S     of the first run (1)\n"
-	"  --devices D  phones in a run (240; every eighth run has eight times as many)\n"
-	"  --minutes M  virtual minutes in which they are busy (20)\n"
+	"  --devices D  phones in a run (240; with every eighth seed 1920)\n"
+	"  --minutes M  virtual minutes in which they are busy (20; with 1920 phones 6)\n"
+	"  --twice      each run a second time, which must be the same\n"
 	"  --verbose    tells everything that happens\n";
 
 static bool number(const char *text, unsigned long long *out)
@@ -30,10 +32,44 @@ static bool number(const char *text, unsigned long long *out)
 	return *end == 0;
 }
 
+/* The digest of what happened. Which runs are large depends on the seed and on nothing else. */
+static uint64_t run(unsigned long long seed, unsigned long long devices, unsigned long long minutes)
+{
+	bool large = !devices && seed % 8 == 7;
+	struct sim_options o = {
+		.devices = devices ? (unsigned)devices
+			   : large ? 1920
+				   : 240,
+		.minutes = minutes ? (unsigned)minutes
+			   : large ? 6
+				   : 20,
+	};
+	uint64_t digest;
+
+	world_make(seed, &o);
+	world_start();
+	world_live();
+	while (sim_step(world.end_us))
+		world_look();
+	world_rest();
+	digest = sim_digest();
+	printf("# seed %llu: %u phones, %u mailboxes, %u shards%s, %u commits, %u crashes, "
+	       "%u drains, %u upgrades (%u failed, %u moved), "
+	       "%u storms (%u told to wait), %u stretches (%u refused), digest %016llx\n",
+		seed, world.phone_count, world.box_count, world.shards,
+		world.tls ? " with TLS" : "", world.commits, world.crashes, world.drains,
+		world.upgrades, world.failed_upgrades, world.moved, world.storms, world.told_later,
+		world.stretches, world.refused, (unsigned long long)digest);
+	fflush(stdout);
+	world_free();
+	return digest;
+}
+
 int main(int argc, char **argv)
 {
-	unsigned long long runs = 1, seed = 1, devices = 0, minutes = 20, wakes, commits = 0;
+	unsigned long long runs = 1, seed = 1, devices = 0, minutes = 0, wakes, commits = 0;
 	struct timespec begin, end;
+	bool twice = false;
 
 	for (int i = 1; i < argc; i++) {
 		const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
@@ -45,6 +81,8 @@ int main(int argc, char **argv)
 
 		if (!strcmp(a, "--verbose")) {
 			sim_verbose = true;
+		} else if (!strcmp(a, "--twice")) {
+			twice = true;
 		} else if (out && number(v, out)) {
 			i++;
 		} else {
@@ -54,31 +92,14 @@ int main(int argc, char **argv)
 	}
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	for (unsigned long long n = 0; n < runs; n++) {
-		struct sim_options o = {
-			.devices = devices      ? (unsigned)devices
-				   : n % 8 == 7 ? 1920
-						: 240,
-			.minutes = (unsigned)minutes,
-		};
+		uint64_t digest = run(seed + n, devices, minutes);
 
-		if (!devices && n % 8 == 7)
-			o.minutes = o.minutes / 4 + 1;
-		world_make(seed + n, &o);
-		world_start();
-		world_live();
-		while (sim_step(world.end_us))
-			world_look();
-		world_rest();
-		printf("# seed %llu: %u phones, %u mailboxes, %u shards%s, %u commits, %u crashes, "
-		       "%u drains, %u upgrades (%u failed, %u moved), "
-		       "%u storms (%u told to wait), %u stretches (%u refused)\n",
-			seed + n, world.phone_count, world.box_count, world.shards,
-			world.tls ? " with TLS" : "", world.commits, world.crashes, world.drains,
-			world.upgrades, world.failed_upgrades, world.moved, world.storms,
-			world.told_later, world.stretches, world.refused);
-		fflush(stdout);
 		commits += world.commits;
-		world_free();
+		/* A run must not depend on those before it, or "again:" would lie. */
+		if (twice && run(seed + n, devices, minutes) != digest) {
+			printf("not ok - sim seed %llu is another run the second time\n", seed + n);
+			return 1;
+		}
 	}
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	wakes = promises_kept[PROMISE_WAKE];

@@ -10,6 +10,7 @@
 uint64_t sim_now_us;
 bool sim_verbose;
 static uint64_t note_count;
+static uint64_t digest; /* of all notes of the run */
 
 /* ---- chance (xoshiro256**, seeded by splitmix64) ----------------------------------------------
  */
@@ -129,7 +130,7 @@ void sim_clear(void)
 	free(heap);
 	heap = NULL;
 	heap_n = heap_cap = 0;
-	note_count = 0;
+	note_count = digest = 0;
 }
 
 /* ---- notes -------------------------------------------------------------------------------------
@@ -161,6 +162,11 @@ static void show(const struct note *n)
 		n->phone, text);
 }
 
+static void mix(uint64_t v)
+{
+	digest = (rotl(digest, 5) ^ v) * 0x9e3779b97f4a7c15u;
+}
+
 void sim_note(const struct phone *p, const struct box *b, const char *what, uint64_t x, uint64_t y,
 	uint64_t z)
 {
@@ -175,8 +181,23 @@ void sim_note(const struct phone *p, const struct box *b, const char *what, uint
 		.box = p   ? (int32_t)p->box->index
 		       : b ? (int32_t)b->index
 			   : -1};
+	mix(n->us);
+	mix(x);
+	mix(y);
+	mix(z);
+	mix((uint64_t)(uint32_t)n->phone << 32 | (uint32_t)n->box);
+	for (const char *c = what; *c; c++)
+		mix((uint8_t)*c);
 	if (sim_verbose)
 		show(n);
+}
+
+uint64_t sim_digest(void)
+{
+	/* (chance, too: what was drawn and made no difference yet would have made one) */
+	for (size_t i = 0; i < ARRAY_LEN(state); i++)
+		mix(state[i]);
+	return digest;
 }
 
 void sim_fail(const struct phone *p, const struct box *b, const char *fmt, ...)
@@ -210,9 +231,10 @@ void sim_fail(const struct phone *p, const struct box *b, const char *fmt, ...)
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
-	fprintf(stderr, "\n# again: roost-sim --runs 1 --seed %llu --devices %u\n",
-		(unsigned long long)world.seed, world.phone_count);
+	fprintf(stderr, "\n# again: roost-sim --runs 1 --seed %llu --devices %u --minutes %u\n",
+		(unsigned long long)world.seed, world.phone_count, world.minutes);
 	printf("not ok - sim seed %llu\n", (unsigned long long)world.seed);
 	fflush(stdout);
+	world_remove_store();
 	exit(1);
 }

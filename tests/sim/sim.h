@@ -43,6 +43,8 @@ void sim_note(const struct phone *p, const struct box *b, const char *what, uint
 void sim_fail(const struct phone *p, const struct box *b, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));
 extern bool sim_verbose;
+/* Of all notes since sim_clear, and of the chance that is left: once, at the end of a run. */
+uint64_t sim_digest(void);
 
 /* ---- the network: simloop.c -------------------------------------------------------------------
  */
@@ -212,7 +214,7 @@ struct world {
 	uint64_t seed;
 	bool up, sync_built;
 	unsigned shards;
-	unsigned box_count, phone_count;
+	unsigned box_count, phone_count, minutes;
 	struct box *boxes;
 	struct phone *phones;
 	uint64_t journal_seen;
@@ -238,6 +240,7 @@ struct sim_options {
 };
 void world_make(uint64_t seed, const struct sim_options *o);
 void world_free(void);
+void world_remove_store(void); /* the files; also when a run has failed */
 void world_start(void);
 enum greeting world_greet(struct wire *w);
 void world_live(void); /* starts the actors */

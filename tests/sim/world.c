@@ -561,6 +561,7 @@ void world_make(uint64_t seed, const struct sim_options *o)
 	world.end_us = sim_now_us + (uint64_t)o->minutes * 60 * SECOND;
 	world.shards = 2 + sim_below(3);
 	world.phone_count = o->devices;
+	world.minutes = o->minutes;
 	world.box_count = o->devices / 3 + 1;
 	world.boxes = calloc(world.box_count, sizeof(*world.boxes));
 	world.phones = calloc(world.phone_count, sizeof(*world.phones));
@@ -706,6 +707,11 @@ static int remove_one(const char *path, const struct stat *st, int flag, struct 
 	return remove(path);
 }
 
+void world_remove_store(void)
+{
+	nftw(world.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
 void world_free(void)
 {
 	life_tear_down();
@@ -720,5 +726,5 @@ void world_free(void)
 	free(world.boxes);
 	free(world.phones);
 	config_free(&world.config);
-	nftw(world.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	world_remove_store();
 }
