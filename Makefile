@@ -162,7 +162,7 @@ $(BENCHES): $(B)/%: $(B)/%.o $(B)/libbench.a $(B)/libroost.a
 # real ones are never pulled in.
 $(B)/tests/sim/roost-sim: $(SIM_SRC:%.c=$(B)/%.o) $(B)/libroost.a
 	@mkdir -p $(@D)
-	$(Q)$(call link,$^ -Wl$(comma)--wrap=calloc)
+	$(Q)$(call link,$^ -Wl$(comma)--wrap=calloc$(comma)--wrap=park_supersede_here)
 # A fuzz target with a small main that replays its corpus: part of make check.
 $(FUZZ_REPLAY): $(B)/%: $(B)/%.o $(B)/tests/fuzz/replay.o $(B)/libbench.a $(B)/libroost.a
 	$(Q)$(call link,$^)

@@ -61,6 +61,20 @@ static uint64_t read_us(const struct request *r)
 	return after(&world.held, r->turn_us, START_US);
 }
 
+/* "Newest" is whose turn comes last (core/push/presence.h), and that need not be who was sent last:
+ * a Ping may wait behind a hanging one on a connection that the phone has closed since, while the
+ * server has no buffers to read the close with. The phone's newer Ping, on a new connection, ends
+ * the hanging one; so the turn of the one behind it comes, it is numbered higher, and ends the
+ * newer one. Nobody is left without: who got that Status 1 asks again, and is the newest.
+ * This may count as newer, and nothing else of a connection that is over: `o` is left on a
+ * connection that the phone had closed or vanished from before it sent `r`, and a number above
+ * that of `r` was given to its device. */
+static bool late(const struct request *o, const struct request *r)
+{
+	return left_behind(o) && o->wire->left_us <= r->sent_us && r->order &&
+	       r->phone->last_order > r->order;
+}
+
 /* Did a request arrive that is newer, or that came so close that it may count as newer? */
 static bool superseded(const struct request *r)
 {
@@ -68,6 +82,8 @@ static bool superseded(const struct request *r)
 		if (o->sent_us + 600ull * SECOND < r->sent_us)
 			return false;
 		/* (A pipelined one comes to the server's notice when those before it are done.) */
+		if (late(o, r))
+			return true;
 		if (o == r || !o->hangs || !o->turn_us || read_us(o) + tie_us() < r->turn_us)
 			continue;
 		if (o->order && r->order && o->order < r->order)
@@ -109,7 +125,7 @@ static void judge_changes(struct request *r)
 	device = phone_device(r->phone, &txn);
 	for (unsigned i = 0; i < r->changed_count; i++) {
 		struct box_folder *f = box_folder(b, r->changed[i]);
-		uint64_t pos = 0;
+		uint64_t pos = 0, now = 0;
 		unsigned k;
 
 		/* The loop guard (ping.md 5) names what is not there, and nothing else. */
@@ -123,7 +139,13 @@ static void judge_changes(struct request *r)
 		if (!r->params_known || !r->known[k] || !f || f->deleted || since(f->touch_us, r) ||
 			!oracle_position(&txn, b->mailbox, device, f->id, &pos))
 			continue;
+		now = pos;
 		pos = r->pos[k];
+		/* A late Sync with an old key has taken back what was said under the new one: the
+		 * store tells how far (and only such a Sync makes a position lower). */
+		if (now < pos &&
+			(r->phone->stray_us >= r->turn_us || sim_now_us <= r->phone->sync_dark_us))
+			pos = now;
 		if ((f->last_seq[0] > pos && f->last_origin[0] != device) ||
 			(f->last_seq[1] > pos && f->last_origin[1] != device)) {
 			KEPT(CAUSE);
@@ -132,9 +154,10 @@ static void judge_changes(struct request *r)
 		sim_fail(r->phone, NULL,
 			"CAUSE: request %llu: Status 2 for folder %u, of which the device knows "
 			"all "
-			"up to %llu; newest change %llu by %u",
+			"up to %llu (now %llu); newest change %llu by %u",
 			(unsigned long long)r->number, f->id, (unsigned long long)pos,
-			(unsigned long long)f->last_seq[0], f->last_origin[0]);
+			(unsigned long long)now, (unsigned long long)f->last_seq[0],
+			f->last_origin[0]);
 	}
 	/* What was compared at this very moment must be complete and nothing else; what woke a
 	 * parked one names at least the folders with items that everybody has heard of. */

@@ -16,10 +16,11 @@ uint64_t promises_kept[PROMISE_COUNT];
 /* Requests that have arrived and neither hang nor are over. */
 static struct request **busy;
 static size_t busy_n, busy_cap;
+static unsigned turns;
 
 void oracle_begin(void)
 {
-	busy_n = 0;
+	busy_n = turns = 0;
 }
 
 /* ---- bounds
@@ -448,10 +449,49 @@ static void parked(struct request *r, const struct shard *s)
 	must_end(r, CAUSE_CHANGED);
 }
 
+bool left_behind(const struct request *r)
+{
+	const struct wire *w = r->wire;
+
+	return r->hangs && !r->answered_us && w->left_us && w->read >= r->end_offset;
+}
+
+/* One that is left behind has its turn after all: what an empty Ping repeats may be its. */
+static void late_one_may_speak(struct phone *p)
+{
+	for (const struct request *o = p->newest; o; o = o->phone_older)
+		if (o->over && o->kind == ASK_PING && !o->empty && left_behind(o) &&
+			o->wire->own.loop && !o->wire->server_closed) {
+			p->cache_known = false;
+			p->cache_touched++;
+			return;
+		}
+}
+
+bool __wrap_park_supersede_here(
+	struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order, uint64_t *newer);
+bool __real_park_supersede_here(
+	struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order, uint64_t *newer);
+
+/* A Ping or hanging Sync has its place in the order, and ends what is older: the one thing that a
+ * request does for the world even if nobody waits for its answer. */
+bool __wrap_park_supersede_here(
+	struct shard *s, uint32_t mailbox, uint32_t device, uint64_t order, uint64_t *newer)
+{
+	struct box *b = world_box(mailbox);
+
+	for (struct phone *p = b ? b->phones : NULL; p; p = p->box_next)
+		if (p->device == device) {
+			sim_note(p, NULL, "order #, at shard #", order, s->index, 0);
+			if (order > p->last_order)
+				p->last_order = order;
+			late_one_may_speak(p);
+		}
+	return __real_park_supersede_here(s, mailbox, device, order, newer);
+}
+
 void oracle_turn(const struct shard *s)
 {
-	static unsigned turns;
-
 	for (size_t i = 0; i < busy_n; i++) {
 		struct request *r = busy[i];
 		struct wire *w = r->wire;

@@ -53,6 +53,9 @@ void its_turn(struct request *r);
 void accepted(struct request *r);
 /* Older hanging requests of the device have to end now. */
 void newest(struct request *r);
+/* It hangs, or will, without an answer, on a connection that the phone has left; and the server has
+ * read it. */
+bool left_behind(const struct request *r);
 /* By the process that finishes after an upgrade? */
 bool served_by_old(const struct request *r);
 void served(struct phone *p);

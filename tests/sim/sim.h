@@ -82,6 +82,7 @@ struct wire {
 	uint64_t last_put_us, last_got_us;
 	bool client_closed; /* it sent FIN or RST */
 	bool vanished;      /* it is gone and nobody tells */
+	uint64_t left_us;   /* when it closed it or vanished; 0: not yet */
 	struct buf got;     /* answers as they reach the phone */
 	bool dead;          /* the phone knows that it is over */
 	/* TLS: records that wait for the end of the handshake, raw bytes both ways, and how many
@@ -355,6 +356,7 @@ struct phone {
 	uint64_t sync_dark_us; /* a Sync that nobody waits for runs until then, or ran */
 	/* A 503 told it to come back not before then; since when it was told so without an end. */
 	uint64_t not_before_us, refused_us;
+	uint64_t last_order; /* the highest that a request of this device has got */
 	uint64_t settled_us;    /* it was answered with 200, or hung, last */
 	uint64_t reset_us;      /* a FolderSync from nothing dropped what was remembered */
 	uint64_t cache_dark_us; /* a Ping that nobody waits for may run until then */

@@ -259,6 +259,7 @@ void wire_close(struct wire *w, bool reset)
 	sim_note(w->phone, NULL, reset ? "wire #: phone resets it" : "wire #: phone closes it",
 		w->number, 0, 0);
 	w->client_closed = true;
+	w->left_us = sim_now_us;
 	to_server(w, NULL, 0, !reset, reset);
 }
 
@@ -278,6 +279,7 @@ void wire_vanish(struct wire *w)
 		return;
 	sim_note(w->phone, NULL, "wire #: phone vanishes", w->number, 0, 0);
 	w->vanished = true;
+	w->left_us = sim_now_us;
 	if (sim_permille(300))
 		sim_at(sim_now_us + sim_between(1 * SECOND, 300 * SECOND), give_up, w, 0);
 }
