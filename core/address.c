@@ -99,7 +99,7 @@ bool address_parse(const char *text, unsigned kinds, struct sockaddr_storage *ou
 		if (!parse_v6(host, &v6))
 			return wrong(why, why_bytes, "not an IPv6 address between the brackets");
 	} else if (host[0] == 0 || strcmp(host, "*") == 0) {
-		v6.sin6_addr = in6addr_any; /* listeners clear IPV6_V6ONLY: v4 comes along */
+		v6.sin6_addr = in6addr_any; /* core/listen.h: v4 comes along */
 	} else {
 		if (strcmp(host, "localhost") == 0)
 			strcpy(host, "127.0.0.1");

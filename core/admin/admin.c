@@ -8,6 +8,7 @@
 #include "core/base/log.h"
 #include "core/base/sockets.h"
 #include "core/config/config.h"
+#include "core/listen.h"
 #include "store/db.h"
 
 #include <stdio.h>
@@ -24,6 +25,7 @@ enum {
 	CONTROL_IDLE_MS = 60000,
 	CONTROL_ANSWER_MS = 10000,
 	LISTEN_MAX = 16,
+	BACKLOG = 64,
 };
 
 struct admin {
@@ -194,7 +196,8 @@ static bool start_http(struct admin *a, const struct config *c, struct socket_li
 	for (; n < c->listen_admin.n; n++) {
 		fds[n] = sockets_take(inherited, "admin", c->listen_admin.v[n]);
 		if (fds[n] < 0)
-			fds[n] = serve_listen(c->listen_admin.v[n], 0660, why, why_bytes);
+			fds[n] = listen_at(c->listen_admin.v[n], ADDRESS_TCP | ADDRESS_UNIX, 0660,
+				BACKLOG, why, why_bytes);
 		if (fds[n] < 0) {
 			while (n > 0)
 				close(fds[--n]);
@@ -222,7 +225,7 @@ static bool start_control(
 	int fd = sockets_take(inherited, CONTROL_SOCKET, "");
 
 	if (fd < 0)
-		fd = serve_listen_in(db_dir(a->source.db), CONTROL_SOCKET, 0600, why, why_bytes);
+		fd = listen_in(db_dir(a->source.db), CONTROL_SOCKET, 0600, BACKLOG, why, why_bytes);
 	if (fd < 0)
 		return false;
 	a->control_fd = fd;

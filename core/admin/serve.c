@@ -1,21 +1,16 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 #include "core/admin/serve.h"
 
-#include "core/address.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 enum { LISTENERS_MAX = 16, CLIENTS_MAX = 64, LINGER_MS = 1000, FAILED_PAUSE_MS = 100 };
@@ -267,95 +262,4 @@ void serve_stop(struct serve **sp)
 	close(s->stop_fd);
 	free(s->memory);
 	free(s);
-}
-
-/* A socket file outlives its server. Another live server on it would have refused us the data
- * directory, or was configured onto the same path: then connecting tells. */
-static bool unlink_dead(const struct sockaddr *address, socklen_t length, const char *path)
-{
-	struct stat st;
-	int fd;
-	bool alive;
-
-	if (lstat(path, &st) != 0)
-		return true;
-	if (!S_ISSOCK(st.st_mode)) {
-		errno = EEXIST;
-		return false;
-	}
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return false;
-	alive = connect(fd, address, length) == 0 || errno == EAGAIN;
-	close(fd);
-	if (alive) {
-		errno = EADDRINUSE;
-		return false;
-	}
-	return unlink(path) == 0;
-}
-
-/* The mode is set between bind and listen: nobody can connect before listen. */
-static int bind_listen(const char *shown, const struct sockaddr *address, socklen_t length,
-	mode_t mode, char *why, size_t why_bytes)
-{
-	const char *path = NULL;
-	int fd, on = 1, off = 0;
-
-	if (address->sa_family == AF_UNIX)
-		path = ((const struct sockaddr_un *)address)->sun_path;
-	fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		goto failed;
-	if (path) {
-		if (!unlink_dead(address, length, path))
-			goto failed;
-	} else {
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	}
-	if (address->sa_family == AF_INET6)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
-	if (bind(fd, address, length) != 0)
-		goto failed;
-	if (path && chmod(path, mode) != 0)
-		goto failed;
-	if (listen(fd, 64) != 0)
-		goto failed;
-	return fd;
-failed:
-	snprintf(why, why_bytes, "cannot listen on %s: %s", shown, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-	return -1;
-}
-
-int serve_listen(const char *text, mode_t mode, char *why, size_t why_bytes)
-{
-	struct sockaddr_storage address;
-	socklen_t length;
-	char what[200];
-
-	if (!address_parse(
-		    text, ADDRESS_TCP | ADDRESS_UNIX, &address, &length, what, sizeof(what))) {
-		snprintf(why, why_bytes, "cannot listen on %.100s: %s", text, what);
-		return -1;
-	}
-	return bind_listen(text, (struct sockaddr *)&address, length, mode, why, why_bytes);
-}
-
-int serve_listen_in(const char *dir, const char *name, mode_t mode, char *why, size_t why_bytes)
-{
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	char shown[4200];
-	int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC), fd;
-
-	snprintf(shown, sizeof(shown), "unix:%s/%s", dir, name);
-	if (dir_fd < 0) {
-		snprintf(why, why_bytes, "cannot listen on %s: %s", shown, strerror(errno));
-		return -1;
-	}
-	snprintf(un.sun_path, sizeof(un.sun_path), "/proc/self/fd/%d/%s", dir_fd, name);
-	fd = bind_listen(shown, (struct sockaddr *)&un, sizeof(un), mode, why, why_bytes);
-	close(dir_fd);
-	return fd;
 }

@@ -35,10 +35,4 @@ struct serve *serve_start(
 /* Ends without waiting for clients. */
 void serve_stop(struct serve **s);
 
-/* A listening socket on host:port or unix:/path (replaced when a dead one is there; `mode` is its
- * mode); -1 with one line. */
-int serve_listen(const char *text, mode_t mode, char *why, size_t why_bytes);
-/* dir/name, whose path may be longer than a socket address can hold. */
-int serve_listen_in(const char *dir, const char *name, mode_t mode, char *why, size_t why_bytes);
-
 #endif

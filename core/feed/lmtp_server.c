@@ -3,17 +3,18 @@
  * delivering server opens few connections and waits for commits, so threads are enough here. */
 #include "core/feed/lmtp.h"
 
+#include "core/address.h"
 #include "core/base/check.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/sockets.h"
 #include "core/config/config.h"
 #include "core/eas/message.h"
+#include "core/listen.h"
 #include "store/db.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -22,7 +23,6 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 enum {
@@ -65,7 +65,7 @@ struct lmtp_server {
 struct session {
 	struct lmtp_server *server;
 	int fd;
-	char peer[80];
+	char peer[ADDRESS_TEXT_BYTES];
 };
 
 /* -- what sessions ask for -- */
@@ -246,21 +246,21 @@ static void *session_thread(void *arg)
 
 /* -- accepting -- */
 
-static void peer_name(int fd, char *out, size_t cap)
+static void peer_name(int fd, char out[ADDRESS_TEXT_BYTES])
 {
 	struct sockaddr_storage a = {0};
 	socklen_t n = sizeof(a);
 	struct ucred cred;
 	socklen_t cred_n = sizeof(cred);
 
-	snprintf(out, cap, "unknown");
+	strcpy(out, "unknown");
 	if (getpeername(fd, (struct sockaddr *)&a, &n) != 0)
 		return;
 	if (a.ss_family == AF_UNIX) {
 		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &cred_n) == 0)
-			snprintf(out, cap, "unix:uid=%u", cred.uid);
+			snprintf(out, ADDRESS_TEXT_BYTES, "unix:uid=%u", cred.uid);
 	} else {
-		getnameinfo((struct sockaddr *)&a, n, out, (socklen_t)cap, NULL, 0, NI_NUMERICHOST);
+		address_format_host((struct sockaddr *)&a, n, out);
 	}
 }
 
@@ -302,7 +302,7 @@ static void accept_one(struct lmtp_server *sv, int listen_fd)
 	if (se) {
 		se->server = sv;
 		se->fd = fd;
-		peer_name(fd, se->peer, sizeof(se->peer));
+		peer_name(fd, se->peer);
 		pthread_attr_init(&attr);
 		pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 		if (pthread_create(&thread, &attr, session_thread, se) == 0)
@@ -339,125 +339,26 @@ static void *accept_thread(void *arg)
 
 /* -- listeners -- */
 
-static bool listen_unix(struct listener *l, const char *path, char *why, size_t why_bytes)
+/* One more, whose socket is there. */
+static void add_listener(struct lmtp_server *sv, const char *address, int fd)
 {
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct listener *l = &sv->listeners[sv->listener_count++];
+	struct sockaddr_storage a = {0};
+	socklen_t n = sizeof(a);
 	struct stat st;
-	int fd = -1, probe;
 
-	if (path[0] != '/' || strlen(path) >= sizeof(a.sun_path)) {
-		snprintf(why, why_bytes,
-			"unix:%s: an absolute path of less than %zu bytes is needed", path,
-			sizeof(a.sun_path));
-		return false;
+	*l = (struct listener){.fd = fd, .text = address};
+	if (getsockname(fd, (struct sockaddr *)&a, &n) != 0)
+		return;
+	if (a.ss_family == AF_INET) {
+		l->port = ntohs(((struct sockaddr_in *)&a)->sin_port);
+	} else if (a.ss_family == AF_INET6) {
+		l->port = ntohs(((struct sockaddr_in6 *)&a)->sin6_port);
+	} else if (strlen(address + 5) < sizeof(l->path) && stat(address + 5, &st) == 0) {
+		strcpy(l->path, address + 5);
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
 	}
-	strcpy(a.sun_path, path);
-	if (lstat(path, &st) == 0) {
-		if (!S_ISSOCK(st.st_mode)) {
-			snprintf(why, why_bytes, "unix:%s: exists and is no socket", path);
-			return false;
-		}
-		/* A live server answers; the file of a dead one does not. */
-		probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		if (probe >= 0) {
-			int r = connect(probe, (struct sockaddr *)&a, sizeof(a)), e = errno;
-
-			close(probe);
-			if (r == 0 || e == EAGAIN) {
-				snprintf(why, why_bytes, "unix:%s: another server listens there",
-					path);
-				return false;
-			}
-		}
-		unlink(path);
-	}
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* The file takes its mode from the socket (unix(7)), so there is no moment when it is open
-	 * to everybody; chmod adds what the umask took. */
-	if (fd < 0 || fchmod(fd, 0660) != 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) != 0 ||
-		chmod(path, 0660) != 0 || listen(fd, BACKLOG) != 0 || stat(path, &st) != 0) {
-		snprintf(why, why_bytes, "unix:%s: %s", path, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return false;
-	}
-	l->fd = fd;
-	l->dev = st.st_dev;
-	l->ino = st.st_ino;
-	l->text = path - strlen("unix:");
-	strcpy(l->path, path);
-	return true;
-}
-
-/* "host:port", "[v6]:port", ":port". */
-static bool split_host(
-	const char *address, char *host, size_t host_cap, char *port, size_t port_cap)
-{
-	const char *colon = strrchr(address, ':'), *from = address;
-	uint64_t number;
-	size_t n;
-
-	/* Names of services are none of our business, and getaddrinfo wraps large numbers. */
-	if (!colon || !bytes_to_u64(bytes_str(colon + 1), 65535, &number))
-		return false;
-	n = (size_t)(colon - address);
-	if (n >= 2 && from[0] == '[' && from[n - 1] == ']') {
-		from++;
-		n -= 2;
-	} else if (memchr(from, ':', n)) {
-		return false; /* IPv6 without brackets: where does it end? */
-	}
-	return bytes_to_strz(bytes_of(from, n), host, host_cap) &&
-	       bytes_to_strz(bytes_str(colon + 1), port, port_cap);
-}
-
-static bool listen_tcp(struct lmtp_server *sv, const char *address, char *why, size_t why_bytes)
-{
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *list, *ai;
-	char host[256], port[16];
-	int r, on = 1;
-
-	if (!split_host(address, host, sizeof(host), port, sizeof(port))) {
-		snprintf(why, why_bytes, "%s: host:port, [v6]:port or unix:/path is needed",
-			address);
-		return false;
-	}
-	r = getaddrinfo(host[0] ? host : NULL, port, &hints, &list);
-	if (r) {
-		snprintf(why, why_bytes, "%s: %s", address, gai_strerror(r));
-		return false;
-	}
-	for (ai = list; ai; ai = ai->ai_next) {
-		struct sockaddr_storage a;
-		socklen_t n = sizeof(a);
-		char text[16] = "0";
-		int fd;
-
-		if (sv->listener_count == LISTENERS_MAX) {
-			snprintf(why, why_bytes, "%s: more than %d listeners", address,
-				LISTENERS_MAX);
-			break;
-		}
-		fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-		if (fd >= 0)
-			setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-		if (fd >= 0 && ai->ai_family == AF_INET6)
-			setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-		if (fd < 0 || bind(fd, ai->ai_addr, ai->ai_addrlen) != 0 ||
-			listen(fd, BACKLOG) != 0) {
-			snprintf(why, why_bytes, "%s: %s", address, strerror(errno));
-			if (fd >= 0)
-				close(fd);
-			break;
-		}
-		if (getsockname(fd, (struct sockaddr *)&a, &n) == 0)
-			getnameinfo((struct sockaddr *)&a, n, NULL, 0, text, sizeof(text),
-				NI_NUMERICSERV);
-		sv->listeners[sv->listener_count++] = (struct listener){
-			.fd = fd, .port = (uint16_t)strtoul(text, NULL, 10), .text = address};
-	}
-	freeaddrinfo(list);
-	return ai == NULL;
 }
 
 /* True: the sockets of this address came from a predecessor. */
@@ -468,24 +369,8 @@ static bool inherit(struct lmtp_server *sv, struct socket_list *inherited, const
 
 	while (sv->listener_count < LISTENERS_MAX &&
 		(fd = sockets_take(inherited, "lmtp", address)) >= 0) {
-		struct listener *l = &sv->listeners[sv->listener_count++];
-		struct sockaddr_storage a = {0};
-		socklen_t n = sizeof(a);
-		struct stat st;
-
-		*l = (struct listener){.fd = fd, .text = address};
+		add_listener(sv, address, fd);
 		any = true;
-		if (getsockname(fd, (struct sockaddr *)&a, &n) != 0)
-			continue;
-		if (a.ss_family == AF_INET)
-			l->port = ntohs(((struct sockaddr_in *)&a)->sin_port);
-		else if (a.ss_family == AF_INET6)
-			l->port = ntohs(((struct sockaddr_in6 *)&a)->sin6_port);
-		else if (strlen(address + 5) < sizeof(l->path) && stat(address + 5, &st) == 0) {
-			strcpy(l->path, address + 5);
-			l->dev = st.st_dev;
-			l->ino = st.st_ino;
-		}
 	}
 	return any;
 }
@@ -495,22 +380,19 @@ static bool listen_all(struct lmtp_server *sv, const struct config *c,
 {
 	for (size_t i = 0; i < c->listen_lmtp.n; i++) {
 		const char *address = c->listen_lmtp.v[i];
+		int fd;
 
 		if (inherit(sv, inherited, address))
 			continue;
-		if (strncmp(address, "unix:", 5) != 0) {
-			if (!listen_tcp(sv, address, why, why_bytes))
-				return false;
-			continue;
-		}
 		if (sv->listener_count == LISTENERS_MAX) {
 			snprintf(why, why_bytes, "%s: more than %d listeners", address,
 				LISTENERS_MAX);
 			return false;
 		}
-		if (!listen_unix(&sv->listeners[sv->listener_count], address + 5, why, why_bytes))
+		fd = listen_at(address, ADDRESS_TCP | ADDRESS_UNIX, 0660, BACKLOG, why, why_bytes);
+		if (fd < 0)
 			return false;
-		sv->listener_count++;
+		add_listener(sv, address, fd);
 	}
 	return true;
 }

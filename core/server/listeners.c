@@ -6,6 +6,7 @@
 #include "core/base/log.h"
 #include "core/base/sockets.h"
 #include "core/config/config.h"
+#include "core/listen.h"
 #include "core/shard/keepalive.h"
 
 #include <errno.h>
@@ -85,39 +86,6 @@ static bool inherit(struct opening *o, unsigned *count_out)
 	return true;
 }
 
-/* "every address": all of IPv4, where the machine has no IPv6. */
-static bool only_v4(struct opening *o)
-{
-	struct sockaddr_in v4 = {.sin_family = AF_INET};
-	struct sockaddr_in6 v6;
-
-	memcpy(&v6, &o->address, sizeof(v6));
-	if (errno != EAFNOSUPPORT || v6.sin6_family != AF_INET6 ||
-		memcmp(&v6.sin6_addr, &in6addr_any, sizeof(in6addr_any)) != 0)
-		return false;
-	v4.sin_port = v6.sin6_port;
-	memcpy(&o->address, &v4, sizeof(v4));
-	o->address_bytes = sizeof(v4);
-	return true;
-}
-
-/* Negative with errno. */
-static int new_socket(struct opening *o)
-{
-	int fd;
-
-	do
-		fd = socket(o->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	while (fd < 0 && only_v4(o));
-	if (fd < 0)
-		return fd;
-	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	/* net.ipv6.bindv6only would leave IPv4 out of "every address" */
-	if (o->address.ss_family == AF_INET6)
-		set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-	return fd;
-}
-
 static bool bind_patiently(const struct opening *o, int fd)
 {
 	uint64_t until_ms = clock_mono_ms() + o->patience_ms;
@@ -148,7 +116,7 @@ static bool bind_patiently(const struct opening *o, int fd)
  * error: so a socket without it tries the address first. False with errno. */
 static bool address_is_free(struct opening *o)
 {
-	int fd = new_socket(o), err;
+	int fd = listen_socket(&o->address, &o->address_bytes, 0), err;
 	bool ok;
 
 	if (fd < 0)
@@ -175,7 +143,7 @@ static bool open_address(struct opening *o, char *why, size_t why_bytes)
 	if (!have && !address_is_free(o))
 		goto failed;
 	for (unsigned i = have; i < o->shards; i++) {
-		int fd = new_socket(o);
+		int fd = listen_socket(&o->address, &o->address_bytes, 0);
 
 		if (fd < 0)
 			goto failed;

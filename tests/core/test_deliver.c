@@ -12,6 +12,7 @@
 #include "core/eas/message.h"
 #include "core/feed/lmtp.h"
 #include "store/writer.h"
+#include "tests/core/ipv6.h"
 
 static const char mail[] =
 	"From: a@example.com\r\nSubject: Hello\r\nMessage-ID: <1@example.com>\r\n"
@@ -407,6 +408,59 @@ static void listeners_that_cannot_be(void **state)
 	lmtp_server_stop(&s);
 }
 
+static int dial_v4(const struct lmtp_server *s)
+{
+	struct timeval limit = {.tv_sec = 20};
+	int fd = v4_dial(lmtp_server_port(s, 0));
+
+	assert_true(fd >= 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	return fd;
+}
+
+/* To a mail server with IPv4: ":24" is every address, also under net.ipv6.bindv6only, and where there is no IPv6;
+ * mail from it says where it came from in IPv4's form. */
+static void every_address_takes_mail(void **state)
+{
+	struct fixture *f = *state;
+	char text[2000], why[512];
+	struct server sv;
+	struct db_txn txn;
+	struct item_pos pos = {0};
+	struct bytes body;
+	uint32_t mailbox = fixture_account(f, "anna@example.test");
+	int fd, mails = 0;
+
+	for (int machine = 0; machine < 3; machine++) {
+		bind_v6_only = machine == 1;
+		no_v6 = machine == 2;
+		server_start(&sv, f);
+		lmtp_server_stop(&sv.s);
+		strcpy(sv.address, machine ? ":0" : "*:0");
+		sv.s = lmtp_server_start(&sv.config, f->db, sv.w, why, sizeof(why));
+		if (!sv.s)
+			fail_msg("%s", why);
+		assert_int_equal(lmtp_server_port(sv.s, 1), 0);
+		fd = dial_v4(sv.s);
+		hear(fd, "220 ", text, sizeof(text));
+		tell(fd, "LHLO there\r\nMAIL FROM:<>\r\nRCPT TO:<anna@example.test>\r\nDATA\r\n");
+		hear(fd, "354", text, sizeof(text));
+		tell(fd, "Subject: a\r\n\r\nText\r\n.\r\nQUIT\r\n");
+		hear(fd, "221", text, sizeof(text));
+		assert_non_null(strstr(text, "250 2.0.0"));
+		close(fd);
+		server_stop(&sv);
+	}
+	bind_v6_only = no_v6 = false;
+	assert_int_equal(db_read(f->db, &txn), DB_OK);
+	for (; item_at_or_after(&txn, mailbox, FOLDER_ID_INBOX, &pos) == DB_OK; pos.id++, mails++) {
+		assert_int_equal(item_body(&txn, mailbox, pos.id, &body), DB_OK);
+		assert_non_null(memmem(body.p, body.n, "([127.0.0.1])", 13));
+	}
+	assert_int_equal(mails, 3);
+	db_read_end(&txn);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
@@ -421,6 +475,7 @@ int main(void)
 		T(stop_lets_a_transaction_finish),
 		T(sessions_and_patience_are_limited),
 		T(listeners_that_cannot_be),
+		T(every_address_takes_mail),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

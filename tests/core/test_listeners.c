@@ -8,41 +8,20 @@
 #include "core/base/sockets.h"
 #include "core/config/config.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
-#include <errno.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "tests/core/ipv6.h"
+
 enum { SHARDS = 3, LONG_MS = 600 * 1000 };
-
-/* The machine, as sysctl and the kernel's command line can make it; in the place of libc's function. */
-static bool bind_v6_only, no_v6;
-
-int socket(int family, int type, int protocol)
-{
-	int fd, on = 1;
-
-	if (family == AF_INET6 && no_v6) {
-		errno = EAFNOSUPPORT;
-		return -1;
-	}
-	fd = (int)syscall(SYS_socket, family, type, protocol);
-	if (fd >= 0 && family == AF_INET6 && bind_v6_only)
-		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-	return fd;
-}
 
 struct fixture {
 	struct config *config;
@@ -163,23 +142,6 @@ static void every_shard_listens_on_every_address(void **state)
 	assert_true(port_of(f->of[0].fd[0]) != port_of(f->of[0].fd[2]));
 }
 
-/* A phone with IPv4. */
-static bool reaches(int listener)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	struct sockaddr_storage at;
-	socklen_t n = sizeof(at);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool ok;
-
-	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &n), 0);
-	a.sin_port = at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
-					      : ((struct sockaddr_in *)&at)->sin_port;
-	ok = connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
-	close(fd);
-	return ok;
-}
-
 /* To phones with IPv4: ":443" is every address of the machine, also where net.ipv6.bindv6only is set, and
  * where there is no IPv6. */
 static void every_address_is_every_address(void **state)
@@ -191,7 +153,7 @@ static void every_address_is_every_address(void **state)
 	set(f, "listen.https=:0");
 	bind_v6_only = true;
 	assert_true(open_all(f, SHARDS, 0));
-	assert_true(reaches(f->of[0].fd[0]));
+	assert_true(v4_reaches(f->of[0].fd[0]));
 	listeners_close(f->of, SHARDS);
 	/* And in use when somebody has it with IPv4 alone. */
 	fd = somebody(false, text);
@@ -203,7 +165,7 @@ static void every_address_is_every_address(void **state)
 	set(f, "listen.https=:0");
 	if (!open_all(f, SHARDS, 0))
 		fail_msg("%s", f->why);
-	assert_true(reaches(f->of[0].fd[0]));
+	assert_true(v4_reaches(f->of[0].fd[0]));
 	listeners_close(f->of, SHARDS);
 	/* What was asked for by its address is not replaced. */
 	set(f, "listen.https=[::1]:0");

@@ -3,6 +3,7 @@
  */
 #include "core/admin/admin_priv.h"
 #include "core/base/metrics.h"
+#include "core/base/sockets.h"
 #include "tests/store/fixture.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <sys/un.h>
 
 #include "core/config/config.h"
+#include "tests/core/ipv6.h"
 
 static bool is_ready = true;
 static int stopped, reloads_fail;
@@ -520,6 +522,33 @@ static void sockets_serve(void **state)
 	config_free(&c);
 }
 
+/* To who asks from elsewhere: ":8081" is every address, also under net.ipv6.bindv6only, and where there is no IPv6. */
+static void every_address_is_asked(void **state)
+{
+	struct fixture *f = *state;
+	struct admin_source s = source(f->db);
+	struct config *c = config_new();
+	char why[600] = "";
+
+	assert_true(config_set(c, "listen.admin=:0", why, sizeof(why)));
+	for (int machine = 0; machine < 3; machine++) {
+		struct socket_list sockets = {0};
+		struct admin *a;
+
+		bind_v6_only = machine == 1;
+		no_v6 = machine == 2;
+		a = admin_start(c, f->db, &s.server, NULL, why, sizeof(why));
+		if (!a)
+			fail_msg("%s", why);
+		admin_sockets(a, &sockets);
+		assert_true(v4_reaches(sockets_take(&sockets, "admin", ":0")));
+		sockets_free(&sockets, 0);
+		admin_stop(&a);
+	}
+	bind_v6_only = no_v6 = false;
+	config_free(&c);
+}
+
 #define STORE(f) cmocka_unit_test_setup_teardown(f, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -536,6 +565,7 @@ int main(void)
 		cmocka_unit_test(a_refusal_is_explained_over_the_socket),
 		cmocka_unit_test(lines_are_found_in_the_stream),
 		STORE(sockets_serve),
+		STORE(every_address_is_asked),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
