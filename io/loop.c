@@ -98,7 +98,6 @@ static void complete(
 
 	switch (op) {
 	case OP_QUIET:
-	case OP_INSTALL:
 		return;
 	case OP_ACCEPT:
 		accept_came(l, r->index, slot >> 16, slot & 0xffff, res);

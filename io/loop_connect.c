@@ -3,6 +3,7 @@
 #include "io/loop_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -13,12 +14,18 @@
 
 /* Puts `fd` at an index that the kernel chooses: it alone knows what accepts have taken whose
  * completions are not reaped yet. FILES_UPDATE runs while it is submitted and writes the index over
- * the descriptor. */
-static int install_anywhere(struct loop_ring *r, int fd)
+ * the descriptor: a number that is no index, so that what stands there afterwards says whether it
+ * succeeded. (A failure has a completion, but where the queue overflows that is not to be seen.) */
+static int install_anywhere(struct loop *l, struct loop_ring *r, int fd)
 {
-	int at = fd;
-	struct io_uring *u = &r->r.uring;
-	struct io_uring_sqe *sqe = ring_sqe(&r->r, IORING_OP_FILES_UPDATE, tag(OP_INSTALL, 0, 0));
+	int high = fd, at;
+
+	if ((uint32_t)fd < l->ring_conns)
+		high = fcntl(fd, F_DUPFD_CLOEXEC, (int)l->ring_conns);
+	if (high < 0)
+		return -errno;
+	at = high;
+	struct io_uring_sqe *sqe = ring_sqe(&r->r, IORING_OP_FILES_UPDATE, tag(OP_QUIET, 0, 0));
 
 	sqe->fd = -1;
 	sqe->addr = (uintptr_t)&at;
@@ -26,19 +33,9 @@ static int install_anywhere(struct loop_ring *r, int fd)
 	sqe->off = IORING_FILE_INDEX_ALLOC;
 	sqe->flags = IOSQE_CQE_SKIP_SUCCESS;
 	ring_submit(&r->r);
-	if (at != fd)
-		return at;
-	/* Unchanged: failed, or the index happens to equal fd. Only a failure has a completion. */
-	unsigned tail = io_uring_smp_load_acquire(u->cq.ktail);
-	for (unsigned i = *u->cq.khead; i != tail; i++) {
-		struct io_uring_cqe *cqe = &u->cq.cqes[i & u->cq.ring_mask];
-
-		if (cqe->user_data == tag(OP_INSTALL, 0, 0)) {
-			cqe->user_data = tag(OP_QUIET, 0, 0);
-			return cqe->res;
-		}
-	}
-	return at;
+	if (high != fd)
+		close(high);
+	return at == high ? -ENFILE : at;
 }
 
 /* As above, but not at an index whose CLOSE has run while its completion is not reaped: that slot
@@ -50,7 +47,7 @@ static int install_beside_accepts(struct loop *l, struct loop_ring *r, int fd)
 	int index;
 
 	for (;;) {
-		index = install_anywhere(r, fd);
+		index = install_anywhere(l, r, fd);
 		if (index < 0 ||
 			!(l->slots[r->index * l->ring_conns + (uint32_t)index].flags & SLOT_OPEN))
 			break;

@@ -57,7 +57,6 @@ enum op {
 	OP_HELD, /* a NOP that brings the upcall for bytes we have already */
 	OP_SEND,
 	OP_CLOSE,
-	OP_INSTALL,
 	OP_BELL,
 	OP_RING_BELL, /* MSG_RING to another loop, whose address it carries */
 	OP_COMMIT,

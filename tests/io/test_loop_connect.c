@@ -2,6 +2,8 @@
 /* The client side (io/loop_connect.c). */
 #include "tests/io/loop_fixture.h"
 
+#include "io/loop_priv.h"
+
 #include <netinet/tcp.h>
 
 /* Connecting while slots close: an index must not come back before released() for it. */
@@ -83,6 +85,43 @@ static void a_connect_can_be_given_up(void **state)
 	fixture_free(f);
 }
 
+/* Says `fd`, or with -1 nothing, is at every index of the ring; the loop does not know. */
+static void fill_indexes(struct fixture *f, int fd)
+{
+	struct io_uring *u = &f->loop->rings[0].r.uring;
+
+	for (uint32_t i = 0; i < f->loop->ring_conns; i++)
+		assert_int_equal(io_uring_register_files_update(u, i, &fd, 1), 1);
+}
+
+/* The kernel has no index for it, and no place in the completion queue to say so. */
+static void a_failure_that_nobody_hears_is_one(void **state)
+{
+	struct fixture *f = fixture_listening(&(struct loop_options){
+		.conns_max = 300, .sq_entries = 4, .cq_entries = 8, .cpu = -1});
+	struct loop_ring *r = &f->loop->rings[0];
+
+	(void)state;
+	settle(f);
+	assert_true(r->promised > 0); /* or the loop chooses the index itself */
+	assert_true((uint32_t)f->listen_fd < f->loop->ring_conns);
+	fill_indexes(f, f->listen_fd);
+	for (unsigned i = 0; i < 20; i++)
+		ring_sqe(&r->r, IORING_OP_NOP, tag(OP_QUIET, 0, 0));
+	ring_submit(&r->r);
+	assert_true(io_uring_cq_has_overflow(&r->r.uring));
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(do_connect(f, &f->addr, NULL), UINT32_MAX);
+	fill_indexes(f, -1);
+	settle(f);
+	/* Nothing of that is left: there is room for as many as ever. */
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_not_equal(do_connect(f, &f->addr, NULL), UINT32_MAX);
+	assert_true(reached(f, &f->connected, 100));
+	assert_true(reached(f, &f->accepted, 100));
+	fixture_free(f);
+}
+
 static void source_address_is_kept(void **state)
 {
 	struct fixture *f = fixture_listening(&plain);
@@ -134,6 +173,7 @@ int main(void)
 		cmocka_unit_test(connects_cross_closes),
 		cmocka_unit_test(connecting_may_fail),
 		cmocka_unit_test(a_connect_can_be_given_up),
+		cmocka_unit_test(a_failure_that_nobody_hears_is_one),
 		cmocka_unit_test(source_address_is_kept),
 		cmocka_unit_test(a_deaf_connection_is_given_up),
 	};
