@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* roost-bench: what parked phones, wakes, bursts and handshakes cost a server. The command line is in
- * options.c, the server in server.c, the phones in phones.c, and each scenario in a file of its name. */
+ * options.c, the server in server.c, the phones in phones.c, and each scenario in a file of its name in
+ * scenarios/. */
 #include "bench/options.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"

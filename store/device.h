@@ -25,7 +25,7 @@ struct device {
 	/* FolderSync: key n stands for hierarchy_seq; the previous pair is kept for a lost answer. */
 	uint32_t hierarchy_key, hierarchy_key_previous; /* 0: never */
 	uint64_t hierarchy_seq, hierarchy_seq_previous;
-	/* Cached Ping (ping.md section 1); 0 folders: nothing cached. */
+	/* Cached Ping; 0 folders: nothing cached. */
 	uint16_t ping_heartbeat_s;
 	uint16_t ping_folder_count;
 	uint32_t ping_folders[PING_FOLDERS_MAX];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* bench/fleet/fleet.h - thousands of phones that park a Ping and wait, driven from another thread.
  * Thread: fleet_* from one thread (the benchmark's); the phones live on a thread of the fleet's.
- * Memory: per phone 176 bytes of bench/client and 16 here; nothing else while it hangs.
+ * Memory: per phone 176 bytes of the client (client.h) and 16 here; nothing else while it hangs.
  * Errors: a phone that fails stays failed, or comes back (retry); fleet_status counts them and keeps
  *         the newest reason.
  * Units:  *_ns is CLOCK_MONOTONIC. */

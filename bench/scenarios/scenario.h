@@ -110,7 +110,7 @@ bool bench_soak(struct bench *b);
 bool bench_crash(struct bench *b);
 bool bench_upgrade(struct bench *b);
 
-/* ---- telling: tell.c ---- */
+/* ---- telling: bench/tell.c ---- */
 
 /* One line that is written over on a terminal; every two seconds one on anything else. */
 __attribute__((format(printf, 1, 2))) void bench_progress(const char *fmt, ...);
@@ -123,7 +123,7 @@ void bench_show_latencies(
 	struct bench *b, const char *name, uint64_t *ns, size_t n, const char *what);
 void bench_server_latency(struct bench *b, const char *scenario); /* of b->before and b->after */
 
-/* ---- the server and its accounts: server.c ---- */
+/* ---- the server and its accounts: bench/server.c ---- */
 
 bool bench_needs_fleet(const struct bench *b);
 /* Before anything is started; what was tuned is put back by bench_server_end. */
@@ -160,7 +160,7 @@ uint32_t bench_phones_of_user(const struct bench *b, uint32_t user);
 /* A server that was named by URL: one phone asks it first. False: said what is wrong. first.c. */
 bool bench_first_phone(struct bench *b);
 
-/* ---- the phones: phones.c ---- */
+/* ---- the phones: bench/phones.c ---- */
 
 void bench_client_settings(const struct bench *b, uint32_t phones, struct client_options *o);
 bool bench_fleet_begin(struct bench *b);

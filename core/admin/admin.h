@@ -39,7 +39,7 @@ struct admin_upgrade {
 	char why[512];
 };
 
-/* What admin needs of the server; core/main.c provides it. */
+/* What admin needs of the server; core/server/server_admin.c provides it. */
 struct admin_server {
 	void *arg;
 	/* Calls `one` for each parked request of all shards, on this thread, as a copy taken by the

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/eas/body.c - which body a phone gets, and how much of it (MS-ASAIRS 2.2.2.3; classes.md 2).
+/* core/eas/body.c - which body a phone gets, and how much of it (MS-ASAIRS 2.2.2.3).
  */
 #include "core/eas/class_email.h"
 
-/* MIMETruncation in bytes (commands.md 3); the last is no limit. */
+/* MIMETruncation in bytes; the last is no limit. */
 static const uint32_t mime_limits[] = {0, 4096, 5120, 7168, 10240, 20480, 51200, 102400};
 
 struct choice {

@@ -238,7 +238,7 @@ static bool date_ok(struct bytes text, int64_t *out)
 	return text.n == 0 || eas_time_parse(text, out);
 }
 
-/* classes.md 3.2: what each action must contain, else 6. */
+/* What each action must contain, else 6. */
 static bool flag_parse(const struct wbxml_node *node, struct message_flag *out)
 {
 	struct message_flag f = {.reminder_set = -1};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/eas/class_email.h - the Email class (MS-ASEMAIL; classes.md 2 and 3): a stored message as
+/* core/eas/class_email.h - the Email class (MS-ASEMAIL): a stored message as
  * the children of ApplicationData or Properties, and what a phone may change of it. Thread, memory,
  * errors: see eas.h. */
 #ifndef ROOST_EAS_CLASS_EMAIL_H
@@ -8,7 +8,7 @@
 #include "core/eas/message.h"
 #include "core/eas/sync_priv.h"
 
-/* Contents that a multipart answer carries beside the document (http.md 5). */
+/* Contents that a multipart answer carries beside the document. */
 struct eas_part {
 	uint8_t *p;
 	size_t n;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/eas/cmd_folderchange.c - FolderCreate, FolderDelete, FolderUpdate
- * (MS-ASCMD 2.2.1.3, 2.2.1.4, 2.2.1.6; commands.md 2 and 4). They share the hierarchy key with
+ * (MS-ASCMD 2.2.1.3, 2.2.1.4, 2.2.1.6). They share the hierarchy key with
  * FolderSync. */
 #include "core/eas/eas_priv.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/eas/cmd_foldersync.c - FolderSync: the folder tree, and what became of it since a key
- * (MS-ASCMD 2.2.1.5; commands.md 2 and 4). */
+ * (MS-ASCMD 2.2.1.5). */
 #include <stdlib.h>
 
 #include "core/eas/eas_priv.h"
@@ -144,7 +144,7 @@ struct advance {
 	const struct device *before;
 	uint32_t key, key_previous;
 	uint64_t seq, seq_previous;
-	bool reset; /* key 0: the cached Ping and Sync go too (ping.md 1) */
+	bool reset; /* key 0: the cached Ping and Sync go too */
 	bool moved; /* outcome: somebody was faster */
 };
 
@@ -245,7 +245,7 @@ static bool folder_sync(struct eas_call *c, struct bytes key_text)
 		break;
 	case KEY_PREVIOUS:
 		/* The answer was lost: the same again, under the same key if nothing came in
-		 * between (commands.md 2). */
+		 * between. */
 		if (d.hierarchy_seq == seq) {
 			put_answer(c, d.hierarchy_key, &l);
 			return true;

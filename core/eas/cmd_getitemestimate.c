@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/eas/cmd_getitemestimate.c - GetItemEstimate: how much a Sync would bring (MS-ASCMD 2.2.1.9;
- * commands.md 5). It never moves a key. */
+/* core/eas/cmd_getitemestimate.c - GetItemEstimate: how much a Sync would bring (MS-ASCMD
+ * 2.2.1.9). It never moves a key. */
 #include "core/eas/class_email.h"
 
 enum { ESTIMATE_COLLECTIONS_MAX = 1000 };

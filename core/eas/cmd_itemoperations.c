@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/eas/cmd_itemoperations.c - ItemOperations: a message or an attachment on demand, inline or
- * multipart, and emptying a folder; GetAttachment of 12.1 (MS-ASCMD 2.2.1.10, 2.2.1.7; commands.md
- * 8 and 16; http.md 5). */
+ * multipart, and emptying a folder; GetAttachment of 12.1 (MS-ASCMD 2.2.1.10, 2.2.1.7). */
 #include <stdlib.h>
 
 #include "core/eas/class_email.h"
@@ -73,7 +72,7 @@ void cmd_get_attachment(struct eas_call *c)
 
 	if (attachment_read(c, bytes_str(name), &data, &type) != 1) {
 		buf_free(&data);
-		call_http(c, 500, "attachment not found"); /* as commands.md 16 wants it */
+		call_http(c, 500, "attachment not found");
 		return;
 	}
 	buf_free(&c->out->body);
@@ -360,7 +359,7 @@ static void empty_folder(
 
 /* ---- The command --------------------------------------------------------------------------- */
 
-/* http.md 5: counts and places in little-endian, then the document, then the contents. */
+/* Counts and places in little-endian, then the document, then the contents. */
 static void assemble(struct eas_call *c, struct eas_parts *parts)
 {
 	struct buf doc = c->out->body, all = {0};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/eas/cmd_moveitems.c - MoveItems, all moves of a request in one commit (MS-ASCMD 2.2.1.12;
- * commands.md 6). */
+/* core/eas/cmd_moveitems.c - MoveItems, all moves of a request in one commit (MS-ASCMD
+ * 2.2.1.12). */
 #include "core/eas/eas_priv.h"
 
 enum { MOVES_MAX = 1000 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/eas/cmd_provision.c - Provision: the policy is fetched, then acknowledged (MS-ASPROV
- * 3.1.5.1, 3.2.5.1; commands.md 13). */
+ * 3.1.5.1, 3.2.5.1). */
 #include <stdio.h>
 #include <sys/random.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/eas/cmd_settings.c - Settings: what the phone says of itself, what it may ask about the user
- * (MS-ASCMD 2.2.1.18; commands.md 12). */
+ * (MS-ASCMD 2.2.1.18). */
 #include "core/eas/eas_priv.h"
 #include "store/account.h"
 

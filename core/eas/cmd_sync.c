@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/eas/cmd_sync.c - Sync: keys, replays, the one write of a request, and when to wait (MS-ASCMD
- * 2.2.1.21, 3.1.5.4, 3.1.5.9; commands.md 2 and 3; ping.md 7).
+ * 2.2.1.21, 3.1.5.4, 3.1.5.9).
  *
  * A request is run in a read snapshot first. When that shows that nothing has to be stored, that is
  * all: no write, no fsync. Otherwise it is run again in one write transaction, which applies the
@@ -62,7 +62,7 @@ static int store(struct run *r, struct sync_collection *sc)
 	return collection_put(r->txn, mailbox, r->c->device, folder, c);
 }
 
-/* Key 0: a new start, without items (commands.md 2). */
+/* Key 0: a new start, without items. */
 static int prime(struct run *r, struct sync_collection *sc)
 {
 	struct sync_options options;
@@ -130,7 +130,7 @@ static int advance(struct run *r, struct sync_collection *sc, const struct sync_
 
 	if (replay) {
 		/* Always said with a key, so that the phone comes away from the old one. The key
-		 * stays when it stands for the same; a new one otherwise (commands.md 2). */
+		 * stays when it stands for the same; a new one otherwise. */
 		bool same = position_eq(&w->to, &c->now) && c->pending_ops_hash == sc->hash &&
 			    w->to_base == sc->base_now;
 
@@ -449,7 +449,7 @@ static bool from_cached(
 	return true;
 }
 
-/* Listed collections replace or extend the cached ones (ping.md 7). */
+/* Listed collections replace or extend the cached ones. */
 static bool merge(struct eas_call *c, struct sync_request *req, const struct sync_cached *cached)
 {
 	size_t max = cached->collection_count + req->collection_count, n = 0;
@@ -561,7 +561,7 @@ void cmd_sync(struct eas_call *c)
 			return;
 	}
 	if (status == 14) {
-		/* The rest is processed (ping.md 7), but the answer has no place for server
+		/* The rest is processed, but the answer has no place for server
 		 * changes: only what the phone changed is taken over. It comes again with its old
 		 * keys. */
 		r.cacheable = false;

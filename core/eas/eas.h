@@ -68,7 +68,7 @@ struct eas_answer {
 	uint64_t since_seq; /* journal number of the snapshot that showed no changes */
 };
 
-/* Runs any command but Ping and OPTIONS: policy check (MS-ASPROV 3.1.5.1; commands.md 13), then the
+/* Runs any command but Ping and OPTIONS: policy check (MS-ASPROV 3.1.5.1), then the
  * command. Unknown or unbuilt commands: 501. */
 void eas_run(const struct eas_context *ctx, const struct eas_request *req, struct eas_answer *out);
 
@@ -77,8 +77,8 @@ const char *eas_versions(void);
 const char *eas_commands(void);
 /* Hash of the policy that the configuration describes; never 0. */
 uint32_t eas_policy_generation(const struct config *c);
-/* What a device may do, in the order of commands.md 13: 0 go on, or the Status (126, 129, 141-144). For
- * versions up to 12.1 eas_status_http gives the HTTP code instead. Used by Ping too. */
+/* What a device may do (MS-ASPROV 3.1.5.1): 0 go on, or the Status of the first rule that says no (126, 129,
+ * 141-144). For versions up to 12.1 eas_status_http gives the HTTP code instead. Used by Ping too. */
 struct device_gate;
 int eas_policy_status(const struct eas_context *ctx, enum eas_command command, bool has_policy_key,
 	uint32_t policy_key, const struct device_gate *gate);

@@ -26,7 +26,7 @@ struct eas_call {
 
 /* ---- status.c: refusals ------------------------------------------------------------------ */
 
-/* A common status (commands.md 1): a document from 14.0 on, its HTTP code below. */
+/* A common status: a document from 14.0 on, its HTTP code below. */
 void call_refuse(struct eas_call *c, int status, const char *reason);
 /* A status of the command itself, in a document for all versions. */
 void call_status(struct eas_call *c, int status, const char *reason);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* MessageClass and ContentClass of a message (MS-ASEMAIL 2.2.2.49; classes.md 3.3). */
+/* MessageClass and ContentClass of a message (MS-ASEMAIL 2.2.2.49). */
 #include "core/eas/message_priv.h"
 
 #include <strings.h>

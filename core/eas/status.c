@@ -44,7 +44,6 @@ void eas_status_only(enum eas_command command, int status, struct buf *out)
 		out->failed = true;
 }
 
-/* commands.md section 1, last column. */
 int eas_status_http(int status)
 {
 	switch (status) {

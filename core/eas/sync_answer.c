@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/eas/sync_answer.c - the document that answers a Sync (MS-ASCMD 2.2.1.21; commands.md 3). */
+/* core/eas/sync_answer.c - the document that answers a Sync (MS-ASCMD 2.2.1.21). */
 #include "core/eas/class_email.h"
 
 void sync_answer_limit(struct eas_call *c, int status, uint32_t limit, const char *reason)
@@ -95,7 +95,7 @@ static void put_fetch(struct eas_call *c, struct db_txn *txn, struct wbxml_write
 	wbxml_put_end(w);
 }
 
-/* Only Fetches, Adds and what failed (commands.md 3). */
+/* Only Fetches, Adds and what failed. */
 static void put_responses(struct eas_call *c, struct db_txn *txn, struct wbxml_writer *w,
 	const struct sync_collection *sc)
 {
@@ -137,7 +137,7 @@ static void put_collection(struct eas_call *c, struct db_txn *txn, struct wbxml_
 	wbxml_put_start(w, AIRSYNC_Collection);
 	if (c->req->version <= 121 && name)
 		wbxml_put_text(w, AIRSYNC_Class, name);
-	/* Errors echo the key; clients go by the Status (commands.md 2). */
+	/* Errors echo the key; clients go by the Status. */
 	if (sc->status == 1)
 		wbxml_put_u64(w, AIRSYNC_SyncKey, sc->key_out);
 	else

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* core/eas/sync_commands.c - what a phone changed: its Add, Change and Delete, inside the one write
- * transaction of the Sync (MS-ASCMD 2.2.3; commands.md 3). */
+ * transaction of the Sync (MS-ASCMD 2.2.3). */
 #include "core/eas/class_email.h"
 
 static uint32_t mix(uint32_t hash, const void *p, size_t n)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* core/eas/sync_parse.c - a Sync request from its document (MS-ASCMD 2.2.1.21; commands.md 3). */
+/* core/eas/sync_parse.c - a Sync request from its document (MS-ASCMD 2.2.1.21). */
 #include "core/eas/message.h"
 #include "core/eas/sync_priv.h"
 
@@ -254,7 +254,7 @@ static void options_take(
 static int collection_parse(struct eas_call *c, struct sync_request *r, struct sync_collection *sc,
 	const struct wbxml_node *node, const char **why)
 {
-	/* Children have this order (commands.md 3: else 4). */
+	/* Children have this order (else 4). */
 	static const uint16_t order[] = {AIRSYNC_Class, AIRSYNC_SyncKey, AIRSYNC_CollectionId,
 		AIRSYNC_Supported, AIRSYNC_DeletesAsMoves, AIRSYNC_GetChanges, AIRSYNC_WindowSize,
 		AIRSYNC_ConversationMode, AIRSYNC_Options, AIRSYNC_Commands};
@@ -370,7 +370,7 @@ static int collections_parse(
 
 /* ---- The wait ------------------------------------------------------------------------------ */
 
-/* Status 14 with the nearest allowed value, in the unit asked in (ping.md 7). */
+/* Status 14 with the nearest allowed value, in the unit asked in. */
 static int wait_check(struct eas_call *c, struct sync_request *r, uint32_t asked, const char **why)
 {
 	uint32_t unit = r->has_wait ? 60 : 1;

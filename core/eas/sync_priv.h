@@ -10,7 +10,7 @@
  * A walk that stops in the middle of the changes leaves one question open: an item created up to
  * seq, but changed after it, may or may not have been told. So with such a position goes the
  * base: the seq of the last position that was complete. Items created after the base are told
- * whole (an Add of an item the phone has is a change, commands.md 3).
+ * whole (an Add of an item the phone has is a change).
  *
  * Thread, memory, errors: see eas.h. */
 #ifndef ROOST_EAS_SYNC_PRIV_H
@@ -152,7 +152,7 @@ int sync_parse(struct eas_call *c, struct sync_request *r, const char **why_out)
 
 /* ---- sync_cache.c ------------------------------------------------------------------------ */
 
-/* The cached request (ping.md 7), a blob of the device. */
+/* The cached request, a blob of the device. */
 struct sync_cached_collection {
 	uint32_t folder, key;
 	uint16_t window;

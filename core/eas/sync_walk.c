@@ -2,7 +2,7 @@
 /* core/eas/sync_walk.c - from a position in a folder to the next: what a phone has to be told. */
 #include "core/eas/sync_priv.h"
 
-/* Days that a FilterType lets through (commands.md 3); 1 month is 31 days. */
+/* Days that a FilterType lets through; 1 month is 31 days. */
 static const uint8_t filter_days[] = {0, 1, 3, 7, 14, 31};
 
 int64_t sync_filter_start(uint8_t filter_type, uint64_t now_ms)
@@ -286,7 +286,7 @@ int eas_folder_has_news(
 		return err == DB_NOT_FOUND ? 0 : err;
 	err = collection_get(txn, mailbox, device, folder, &c);
 	if (err == DB_NOT_FOUND || (err == DB_OK && c.key == 0))
-		return 1; /* never synced: so that it gets synced (ping.md 3) */
+		return 1; /* never synced: so that it gets synced */
 	if (err < 0)
 		return err;
 	if (f.changed_seq <= c.now.seq)

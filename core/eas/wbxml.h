@@ -147,7 +147,7 @@ void wbxml_put_empty(struct wbxml_writer *w, uint16_t tag);
 void wbxml_put_text(struct wbxml_writer *w, uint16_t tag, const char *s);
 void wbxml_put_bytes_text(struct wbxml_writer *w, uint16_t tag, struct bytes text);
 void wbxml_put_u64(struct wbxml_writer *w, uint16_t tag, uint64_t v);
-/* A whole element with raw bytes (up to 4 GiB - 1), for those wbxml.md section 3 lists. */
+/* A whole element with raw bytes (up to 4 GiB - 1), for elements that are byte arrays. */
 void wbxml_put_opaque(struct wbxml_writer *w, uint16_t tag, struct bytes data);
 
 /* The same as content of the element that is open, for text that comes in pieces: each piece is

@@ -183,7 +183,7 @@ void hanging_ping(struct shard *s, uint32_t slot)
 
 /* Others changed the folders since the device's last FolderSync: a phone that only ever hangs in Sync
  * would not hear of it. Said a few times, then no more (a device that does not understand must not
- * loop; ping.md 5). */
+ * loop). */
 static bool sync_needs_folders(struct shard *s, const struct waiter_spec *spec)
 {
 	struct device d;

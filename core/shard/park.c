@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 enum {
-	EARLY_MS = 1000, /* ping.md 8: rather a second early than late (the wheel adds up to one) */
+	EARLY_MS = 1000, /* rather a second early than late (the wheel adds up to one) */
 };
 
 /* ---- deadlines ------------------------------------------------------------------------------- */

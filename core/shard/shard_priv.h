@@ -191,7 +191,7 @@ enum wake_reason {
 	WAKE_RECHECK /* not an end: look again when the delay is over */
 };
 
-/* Loop guard for devices that ask for the same unknown folder again and again (ping.md 5). */
+/* Loop guard for devices that ask for the same unknown folder again and again. */
 struct guard {
 	uint32_t mailbox, device;
 	uint64_t hierarchy_seq;

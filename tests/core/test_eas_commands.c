@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* GetItemEstimate, MoveItems, ItemOperations, GetAttachment, and bodies (commands.md 5, 6, 8, 16;
- * classes.md 2; http.md 5). */
+/* GetItemEstimate, MoveItems, ItemOperations, GetAttachment, and bodies. */
 #include "tests/core/eas_fixture.h"
 
 static const char mixed[] =

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The folder tree as a phone follows it (commands.md 2 and 4). */
+/* The folder tree as a phone follows it. */
 #include "tests/core/eas_fixture.h"
 
 static const char *folder_sync(struct fixture *f, uint32_t key)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Who may pass, and how a phone gets its policy key (commands.md 1, 12, 13). */
+/* Who may pass, and how a phone gets its policy key. */
 #include "tests/core/eas_fixture.h"
 
 #define TYPE "MS-EAS-Provisioning-WBXML"

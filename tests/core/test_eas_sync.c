@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Sync of a mail folder: keys, replays, windows, filters, the phone's changes (commands.md 2, 3).
+/* Sync of a mail folder: keys, replays, windows, filters, the phone's changes.
  */
 #include "tests/core/eas_fixture.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Hanging Sync and the cached request (ping.md 7). */
+/* Hanging Sync and the cached request. */
 #include "tests/core/eas_fixture.h"
 
 #define BOX(key) "Collections(Collection(SyncKey'" key "' CollectionId'1'))"

@@ -55,7 +55,7 @@ static enum ping_status parse(struct ping *p, const struct part *parts, size_t n
 	parse(p, (const struct part[]){__VA_ARGS__},                                               \
 		sizeof((const struct part[]){__VA_ARGS__}) / sizeof(struct part), version)
 
-/* wbxml.md 5.1, byte for byte. */
+/* A Ping as a phone sends it. */
 static const uint8_t example[] = {0x03, 0x01, 0x6A, 0x00, 0x00, 0x0D, 0x45, 0x48, 0x03, 0x34, 0x38,
 	0x30, 0x00, 0x01, 0x49, 0x4A, 0x4B, 0x03, 0x35, 0x00, 0x01, 0x4C, 0x03, 0x45, 0x6D, 0x61,
 	0x69, 0x6C, 0x00, 0x01, 0x01, 0x4A, 0x4B, 0x03, 0x31, 0x00, 0x01, 0x4C, 0x03, 0x43, 0x61,
@@ -134,7 +134,7 @@ static void order_and_form_do_not_matter(void **state)
 	buf_free(&d);
 }
 
-/* To a phone in error: every ill-formed Ping is Status 4 (ping.md 2). */
+/* To a phone in error: every ill-formed Ping is Status 4. */
 static void ill_formed_pings_are_status_4(void **state)
 {
 	struct ping p;
@@ -555,7 +555,7 @@ static void since_seq_is_the_head_of_what_was_compared(void **state)
 		__VA_ARGS__                                                                        \
 	}
 
-/* To every phone: the answers of wbxml.md 5.2, byte for byte. */
+/* To every phone: the answers, byte for byte. */
 static void answers_are_those_of_the_specification(void **state)
 {
 	const uint32_t five[] = {5};

@@ -2,7 +2,7 @@
 /* Every kind of document that must be refused or survived, and text in all its forms. */
 #include "tests/core/wbxml_fixture.h"
 
-/* ---- What must be refused or survived, wbxml.md section 4 -------------------------------- */
+/* ---- What must be refused or survived ---------------------------------------------------- */
 
 static void bad_headers_are_refused(void **state)
 {

@@ -72,7 +72,7 @@ static uint16_t pick(struct generator *g)
 	return g->tags[i % g->count];
 }
 
-/* Elements that are byte arrays, wbxml.md section 3: sent as OPAQUE. */
+/* Elements that are byte arrays: sent as OPAQUE. */
 static bool is_byte_array(uint16_t tag)
 {
 	return tag == COMPOSEMAIL_Mime || tag == EMAIL2_ConversationId ||

@@ -138,7 +138,7 @@ static inline void assert_accepted(const char *hex, const char *want)
 	buf_free(&in);
 }
 
-/* ---- Worked examples, wbxml.md section 5 ------------------------------------------------- */
+/* ---- Worked examples --------------------------------------------------------------------- */
 
 static inline void put_ping_request(struct wbxml_writer *w)
 {

@@ -13,7 +13,7 @@
 #   14/3B      AccountOnlyRemoteWipe (16.1): not in its table
 #   15/06, 21/0A  reserved: not in its table
 #   25         page Find (16.1): not in its table
-# ComposeMail Mime is among the renamed ones (MIME). The other byte arrays (wbxml.md section 3) are
+# ComposeMail Mime is among the renamed ones (MIME). The other byte arrays are
 # base64 in its XML, and the random documents have them as OPAQUE.
 set -u
 B=${B:-build/gcc}

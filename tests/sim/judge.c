@@ -128,7 +128,7 @@ static void judge_changes(struct request *r)
 		uint64_t pos = 0, now = 0;
 		unsigned k;
 
-		/* The loop guard (ping.md 5) names what is not there, and nothing else. */
+		/* The loop guard names what is not there, and nothing else. */
 		guarded |= !f || f->deleted;
 		for (k = 0; k < r->folder_count && r->folders[k] != r->changed[i]; k++)
 			;
