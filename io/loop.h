@@ -107,7 +107,8 @@ uint64_t loop_now_ns(const struct loop *l); /* monotonic, read now */
 /* Client side: opens a socket (TCP_NODELAY) in a free slot and connects; connected() follows.
  * `from` may be NULL; with port 0 its port is chosen when connecting. UINT32_MAX when the table is
  * full, or no ordinary descriptor is left: it needs one during the call. Where a loop also
- * listens, up to 64 slots per listener may be promised to accepts. Costs 4-5 system calls. */
+ * listens it needs a second one, with a number above the ring's indexes, and up to 64 slots per
+ * listener may be promised to accepts. Costs 4-7 system calls. */
 uint32_t loop_connect(
 	struct loop *l, const struct sockaddr_storage *to, const struct sockaddr_storage *from);
 /* One receive into a provided buffer. */

@@ -67,12 +67,11 @@ static uint64_t read_us(const struct request *r)
  * the hanging one; so the turn of the one behind it comes, it is numbered higher, and ends the
  * newer one. Nobody is left without: who got that Status 1 asks again, and is the newest.
  * This may count as newer, and nothing else of a connection that is over: `o` is left on a
- * connection that the phone had closed or vanished from before it sent `r`, and a number above
- * that of `r` was given to its device. */
+ * connection that the phone had closed or vanished from before it sent `r`, and after `r` had its
+ * number somebody of the device got a higher one. */
 static bool late(const struct request *o, const struct request *r)
 {
-	return left_behind(o) && o->wire->left_us <= r->sent_us && r->order &&
-	       r->phone->last_order > r->order;
+	return left_behind(o) && o->wire->left_us <= r->sent_us && r->order && overtaken(r);
 }
 
 /* Did a request arrive that is newer, or that came so close that it may count as newer? */

@@ -456,6 +456,21 @@ bool left_behind(const struct request *r)
 	return r->hangs && !r->answered_us && w->left_us && w->read >= r->end_offset;
 }
 
+bool overtaken(const struct request *r)
+{
+	const struct phone *p = r->phone;
+
+	for (unsigned i = p->order_count; i > 0 && p->order_count - i < ARRAY_LEN(p->orders); i--) {
+		uint64_t order = p->orders[(i - 1) % ARRAY_LEN(p->orders)];
+
+		if (order == r->order)
+			return false;
+		if (order > r->order)
+			return true;
+	}
+	return false;
+}
+
 /* One that is left behind has its turn after all: what an empty Ping repeats may be its. */
 static void late_one_may_speak(struct phone *p)
 {
@@ -483,8 +498,7 @@ bool __wrap_park_supersede_here(
 	for (struct phone *p = b ? b->phones : NULL; p; p = p->box_next)
 		if (p->device == device) {
 			sim_note(p, NULL, "order #, at shard #", order, s->index, 0);
-			if (order > p->last_order)
-				p->last_order = order;
+			p->orders[p->order_count++ % ARRAY_LEN(p->orders)] = order;
 			late_one_may_speak(p);
 		}
 	return __real_park_supersede_here(s, mailbox, device, order, newer);

@@ -56,6 +56,8 @@ void newest(struct request *r);
 /* It hangs, or will, without an answer, on a connection that the phone has left; and the server has
  * read it. */
 bool left_behind(const struct request *r);
+/* After it hung, another request of its device has got a higher number. */
+bool overtaken(const struct request *r);
 /* By the process that finishes after an upgrade? */
 bool served_by_old(const struct request *r);
 void served(struct phone *p);

@@ -230,6 +230,7 @@ struct world {
 	unsigned refused, told_later;
 	bool tls;
 	bool low_limits;                                /* so that a storm meets them */
+	uint64_t handshakes_lost_us;                    /* by places, to phones that were gone */
 	unsigned hashing_max;                           /* password checks at once; 0: any */
 	struct span no_memory;                          /* for requests that begin */
 	uint64_t lost_conns, lost_parked, given_parked; /* with processes; to another process */
@@ -356,7 +357,9 @@ struct phone {
 	uint64_t sync_dark_us; /* a Sync that nobody waits for runs until then, or ran */
 	/* A 503 told it to come back not before then; since when it was told so without an end. */
 	uint64_t not_before_us, refused_us;
-	uint64_t last_order; /* the highest that a request of this device has got */
+	/* Order numbers that its requests have got, the last ones, in the order in which they got them. */
+	uint64_t orders[16];
+	unsigned order_count;
 	uint64_t settled_us;    /* it was answered with 200, or hung, last */
 	uint64_t reset_us;      /* a FolderSync from nothing dropped what was remembered */
 	uint64_t cache_dark_us; /* a Ping that nobody waits for may run until then */

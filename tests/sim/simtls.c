@@ -22,7 +22,8 @@ enum {
 
 struct tls_hs {
 	uint32_t session;
-	bool greeted;
+	bool greeted, done;
+	uint64_t begun_us;
 };
 
 static size_t record(uint8_t *out, uint8_t type, uint32_t session, uint32_t number,
@@ -67,8 +68,12 @@ void tls_ctx_unref(struct tls_ctx **c)
 
 struct tls_hs *tls_hs_server(struct tls_ctx *c)
 {
+	struct tls_hs *h = calloc(1, sizeof(*h));
+
 	(void)c;
-	return calloc(1, sizeof(struct tls_hs));
+	CHECK(h);
+	h->begun_us = sim_now_us;
+	return h;
 }
 
 enum tls_hs_status tls_hs_feed(
@@ -83,8 +88,10 @@ enum tls_hs_status tls_hs_feed(
 		return TLS_HS_FAILED;
 	*consumed_out = k;
 	net_takes_time(sim_between(30, STEP_US_MOST));
-	if (h->greeted)
+	if (h->greeted) {
+		h->done = true;
 		return TLS_HS_DONE;
+	}
 	h->greeted = true;
 	memcpy(&h->session, p + HEAD, 4);
 	add(out, HANDSHAKE, h->session, 0, FLIGHT);
@@ -116,6 +123,8 @@ bool tls_hs_resumed(const struct tls_hs *h)
 
 void tls_hs_free(struct tls_hs **h)
 {
+	if (*h && !(*h)->done)
+		world.handshakes_lost_us += sim_now_us - (*h)->begun_us;
 	free(*h);
 	*h = NULL;
 }

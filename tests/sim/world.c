@@ -494,12 +494,31 @@ static void policy_changes(void *arg, uint64_t unused)
 	oracle_everybody("policy", 0);
 }
 
-enum { STORM_OVER_US = 400 * SECOND };
+enum { STORM_OVER_US = 400 * SECOND, STORMS_MAX = 4 };
 
-static void storm_over(void *arg, uint64_t began_us)
+static struct storm {
+	uint64_t began_us, lost_us;
+} storms[STORMS_MAX];
+
+/* Time since then in which TLS handshakes could be done: places that were taken by phones which had
+ * gone, each until tls.handshake_timeout_s, served nobody. */
+static int64_t useful_us(const struct storm *s)
 {
-	(void)arg;
-	oracle_after_storm(began_us);
+	uint64_t places = world.shards * (uint64_t)world.config->tls_handshakes_max;
+
+	return (int64_t)(sim_now_us - s->began_us) -
+	       (int64_t)((world.handshakes_lost_us - s->lost_us) / places);
+}
+
+static void storm_over(void *arg, uint64_t unused)
+{
+	const struct storm *s = arg;
+
+	(void)unused;
+	if (useful_us(s) < STORM_OVER_US / 2)
+		sim_at(sim_now_us + 20 * SECOND, storm_over, arg, 0);
+	else
+		oracle_after_storm(s->began_us);
 }
 
 /* Nearly all phones lose their connections at once. */
@@ -510,12 +529,13 @@ static void storm(void *arg, uint64_t unused)
 	(void)arg, (void)unused;
 	if (!world.up)
 		return;
-	world.storms++;
+	CHECK(world.storms < STORMS_MAX);
+	storms[world.storms] = (struct storm){sim_now_us, world.handshakes_lost_us};
 	sim_note(NULL, NULL, "storm: all but # in a thousand drop", stay, 0, 0);
 	for (unsigned i = 0; i < world.phone_count; i++)
 		if (!sim_permille(stay))
 			phone_drops(&world.phones[i]);
-	sim_at(sim_now_us + STORM_OVER_US, storm_over, NULL, sim_now_us);
+	sim_at(sim_now_us + STORM_OVER_US, storm_over, &storms[world.storms++], 0);
 }
 
 /* ---- a run
