@@ -296,6 +296,9 @@ static void judge_hierarchy(struct request *r)
 
 static void judge_ping(struct request *r)
 {
+	/* Answered at once, by what was remembered when the server came to it. */
+	if (!r->parked_us && stale(r))
+		r->params_known = false;
 	if (r->expect && r->status != r->expect && r->status != 7 && !denied(r))
 		sim_fail(r->phone, NULL, "request %llu: Status %d instead of %d",
 			(unsigned long long)r->number, r->status, r->expect);

@@ -398,13 +398,17 @@ void served(struct phone *p)
 	p->refused_us = 0;
 }
 
+bool stale(const struct request *r)
+{
+	return (r->empty || r->partial) && r->cache_stamp != r->phone->cache_touched;
+}
+
 static void parked(struct request *r, const struct shard *s)
 {
 	const struct waiter *w = waiters_get(s->waiters, r->wire->own.slot);
 	uint32_t folders[256], mine[REQUEST_FOLDERS_MAX];
 	size_t n =
 		waiters_folders(s->waiters, r->wire->own.slot, false, folders, ARRAY_LEN(folders));
-	bool stale = (r->empty || r->partial) && r->cache_stamp != r->phone->cache_touched;
 
 	r->parked_us = sim_now_us;
 	r->order = w->order;
@@ -420,7 +424,7 @@ static void parked(struct request *r, const struct shard *s)
 	qsort(folders, n, sizeof(folders[0]), by_number);
 	memcpy(mine, r->folders, sizeof(mine));
 	qsort(mine, r->folder_count, sizeof(mine[0]), by_number);
-	if (r->params_known && !stale) {
+	if (r->params_known && !stale(r)) {
 		if (n != r->folder_count || memcmp(folders, mine, n * sizeof(folders[0])) != 0)
 			sim_fail(r->phone, NULL,
 				"DURABLE: request %llu hangs on other folders than it named or "

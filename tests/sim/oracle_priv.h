@@ -51,6 +51,8 @@ void is_over(struct request *r);
 void its_turn(struct request *r);
 /* The server goes by these parameters from now on. */
 void accepted(struct request *r);
+/* It repeats what the server remembers, and since its turn came another Ping may have changed that. */
+bool stale(const struct request *r);
 /* Older hanging requests of the device have to end now. */
 void newest(struct request *r);
 /* It hangs, or will, without an answer, on a connection that the phone has left; and the server has
