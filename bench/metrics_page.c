@@ -36,7 +36,8 @@ bool metrics_fetch(const struct url *from, struct metrics_page *page, char *why,
 	}
 	while (in.n < PAGE_BYTES_MAX) {
 		uint8_t *room = buf_room(&in, 16384);
-		ssize_t got = room ? recv(fd, room, 16384, 0) : -1;
+		/* (one with a time limit is never restarted, and the end of a loop of this thread interrupts it) */
+		ssize_t got = room ? TEMP_FAILURE_RETRY(recv(fd, room, 16384, 0)) : -1;
 
 		if (got < 0)
 			reason = strerror(errno);

@@ -82,7 +82,7 @@ static bool send_all(struct session *s, const void *p, size_t n)
 	const uint8_t *b = p;
 
 	while (n) {
-		ssize_t k = send(s->fd, b, n, MSG_NOSIGNAL);
+		ssize_t k = TEMP_FAILURE_RETRY(send(s->fd, b, n, MSG_NOSIGNAL));
 
 		if (k <= 0) {
 			snprintf(s->why, s->why_bytes, "LMTP: sending: %s", strerror(errno));
@@ -101,7 +101,8 @@ static bool expect(struct session *s, const char *doing, int code)
 	int k;
 
 	while ((k = smtp_reply_parse(s->in, s->in_n, &r, &why)) == 0) {
-		ssize_t got = recv(s->fd, s->in + s->in_n, sizeof(s->in) - s->in_n, 0);
+		ssize_t got = TEMP_FAILURE_RETRY(
+			recv(s->fd, s->in + s->in_n, sizeof(s->in) - s->in_n, 0));
 
 		if (got <= 0) {
 			snprintf(s->why, s->why_bytes, "LMTP: %s",

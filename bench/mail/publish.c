@@ -99,7 +99,7 @@ static bool read_answer(struct publisher *p, size_t *at, char *why, size_t why_b
 		}
 		room = buf_room(&p->in, 16384);
 		CHECK(room);
-		got = recv(p->fd, room, 16384, 0);
+		got = TEMP_FAILURE_RETRY(recv(p->fd, room, 16384, 0));
 		if (got <= 0) {
 			snprintf(why, why_bytes, "%s: %s", p->host,
 				got < 0 ? strerror(errno) : "closed the connection");

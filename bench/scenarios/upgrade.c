@@ -192,7 +192,7 @@ static bool converse(struct asked *a, int fd, char answer[ANSWER_BYTES])
 		send(fd, request, sizeof(request) - 1, MSG_NOSIGNAL) < 0)
 		return false;
 	while (n + 1 < ANSWER_BYTES && !memchr(answer, '\n', n)) {
-		r = recv(fd, answer + n, ANSWER_BYTES - 1 - n, 0);
+		r = TEMP_FAILURE_RETRY(recv(fd, answer + n, ANSWER_BYTES - 1 - n, 0));
 		if (r <= 0)
 			return false;
 		n += (size_t)r;

@@ -10,8 +10,6 @@
 
 #include "core/base/bytes.h"
 
-#include <sys/types.h>
-
 enum serve_next {
 	SERVE_MORE,  /* the request is not complete */
 	SERVE_AGAIN, /* answered *used_out bytes; more requests may follow */

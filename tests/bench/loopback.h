@@ -6,9 +6,11 @@
 
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static inline int loopback_listen(struct sockaddr_storage *at_out)
@@ -49,6 +51,22 @@ static inline size_t loopback_request(int fd, char *in, size_t cap, size_t *n)
 		*n += (size_t)got;
 		in[*n] = 0;
 	}
+}
+
+static inline void loopback_nothing(int sig)
+{
+	(void)sig;
+}
+
+/* A signal finds the client in its recv(), as the end of an io_uring of its thread may. */
+static inline void loopback_disturb(pthread_t client)
+{
+	struct sigaction a = {.sa_handler = loopback_nothing, .sa_flags = SA_RESTART};
+
+	sigaction(SIGUSR1, &a, NULL);
+	nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+	pthread_kill(client, SIGUSR1);
+	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
 /* A thread that accepts there ends when nobody comes any more. */

@@ -20,6 +20,7 @@ struct server {
 	const char *greeting, *hello, *sender, *recipient, *data, *message;
 	char got[2048];
 	size_t got_n;
+	pthread_t client;
 };
 
 static bool wait_for(struct server *s, int fd, const char *until)
@@ -46,6 +47,7 @@ static void *serve(void *arg)
 	for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
 		if (!wait_for(s, fd, steps[i][0]) || !steps[i][1])
 			break;
+		loopback_disturb(s->client);
 		for (const char *p = steps[i][1]; *p; p++)
 			(void)!send(fd, p, 1, MSG_NOSIGNAL);
 	}
@@ -73,6 +75,7 @@ static bool deliver(struct server *s, const char *text, char *why, size_t why_by
 	uint64_t took_ns = 0;
 	bool ok;
 
+	s->client = pthread_self();
 	s->fd = loopback_listen(&at);
 	snprintf(to, sizeof(to), "127.0.0.1:%u", loopback_port(&at));
 	assert_int_equal(pthread_create(&thread, NULL, serve, s), 0);

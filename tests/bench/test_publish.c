@@ -18,6 +18,7 @@
 
 struct server {
 	int fd;
+	pthread_t client;
 	const char *answers;
 	size_t expect; /* bytes of requests before the answers */
 	char got[1024];
@@ -37,9 +38,12 @@ static void *serve(void *arg)
 			break;
 		s->got_n += (size_t)n;
 	}
-	for (const char *p = s->answers; *p; p++)
+	for (const char *p = s->answers; *p; p++) {
+		if (p - s->answers < 3)
+			loopback_disturb(s->client);
 		if (send(fd, p, 1, MSG_NOSIGNAL) != 1)
 			break;
+	}
 	close(fd);
 	return NULL;
 }
@@ -55,6 +59,7 @@ static bool publish_to(struct server *s, char *why, size_t why_bytes)
 	char url[64];
 	bool ok;
 
+	s->client = pthread_self();
 	s->fd = loopback_listen(&at);
 	snprintf(url, sizeof(url), "http://127.0.0.1:%u/pub/", loopback_port(&at));
 	assert_true(url_parse(url, URL_HTTP, &to, why, why_bytes));
