@@ -109,6 +109,6 @@ echo "running on $version (at most $LIMIT_S s)"
 timeout "$LIMIT_S" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m "$MEMORY_MB" -nographic -net none \
 	-no-reboot -kernel "$DIR/kernel/boot/vmlinuz-$version" -initrd "$DIR/first.gz" \
 	-append "console=ttyS0 panic=-1 quiet mitigations=off" \
-	-drive "file=$DIR/disk,format=raw,if=virtio,cache=unsafe" < /dev/null | tr -d '\r' | tee "$DIR/log"
+	-drive "file=$DIR/disk,format=raw,if=virtio,cache=unsafe" < /dev/null | stdbuf -oL tr -d '\r' | tee "$DIR/log"
 rm -f "$DIR/disk"
 grep -q '^old_kernel: exit 0' "$DIR/log"
