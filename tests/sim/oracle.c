@@ -100,6 +100,19 @@ static bool touched(const struct request *r, uint64_t us)
 	return false;
 }
 
+/* Account and device are as they were for who asks now. */
+static bool allowed(const struct request *r)
+{
+	struct device_gate g = {.id = 0};
+	struct db_txn txn;
+	int err;
+
+	CHECK(db_read(world.db, &txn) == DB_OK);
+	err = device_gate(&txn, r->phone->box->mailbox, bytes_str(r->phone->id), &g);
+	db_read_end(&txn);
+	return err == DB_OK && g.id == r->device && !g.blocked && !r->phone->box->disabled;
+}
+
 static void due(void *arg, uint64_t n)
 {
 	struct request *r = arg;
@@ -121,6 +134,12 @@ static void due(void *arg, uint64_t n)
 	/* A Sync that ran again at that moment because of a touch has looked at everything since. */
 	if (cause == CAUSE_EVERYBODY && r->kind == ASK_SYNC && touched(r, r->cause_us[cause]))
 		return;
+	/* Nor does it end for a device that was touched meanwhile and may go on as before. */
+	if (cause == CAUSE_ACCESS && r->kind == ASK_SYNC && touched(r, r->cause_us[cause]) &&
+		allowed(r)) {
+		r->cause_us[cause] = 0;
+		return;
+	}
 	if (cause == CAUSE_ADDED || cause == CAUSE_CHANGED) {
 		/* A late Sync with an old key has made old what this one was compared with. */
 		if (r->phone->stray_us >= r->turn_us)
