@@ -175,7 +175,7 @@ check: deps-check $(WOLF)/.done ## All tests (installs what is missing); ends in
 	@$(MAKE) --no-print-directory check-built
 
 check-built: tests-built
-	@B=$(B) BIN=$(BIN) sh tests/run.sh $(T)
+	@B=$(B) BIN=$(BIN) PATIENCE=$(or $(PATIENCE),1) sh tests/run.sh $(T)
 
 build-tests: deps-check $(WOLF)/.done
 	@$(MAKE) --no-print-directory tests-built
@@ -187,9 +187,9 @@ check-old-kernel: ## The test suite on Debian 12's kernel 6.1 in an emulated mac
 	@sh tests/old_kernel.sh $(T)
 
 asan: ## The test suite under AddressSanitizer and UBSan.
-	@$(MAKE) --no-print-directory check SAN=address,undefined
+	@$(MAKE) --no-print-directory check SAN=address,undefined PATIENCE=2
 tsan: ## The test suite under ThreadSanitizer.
-	@$(MAKE) --no-print-directory check SAN=thread
+	@$(MAKE) --no-print-directory check SAN=thread PATIENCE=4
 clang: deps-lint ## The test suite built by clang.
 	@$(MAKE) --no-print-directory check CC=clang
 

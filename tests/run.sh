@@ -3,7 +3,7 @@
 # Runs every test and ends with one line "N passed, N failed". Unit tests and scripts speak TAP;
 # a program that stops without having said "not ok" counts as one failure of its own.
 #   tests/run.sh [pattern]     only what matches
-#   PATIENCE=10                a test may take ten times as long, on slow machines
+#   PATIENCE=10                a test may take ten times as long: slow machines, sanitizers
 set -u
 B=${B:-build/gcc} BIN=${BIN:-bin}
 export B BIN

@@ -408,10 +408,8 @@ static void *fleet_thread(void *arg)
 	f->failed_to_start = c == NULL;
 	pthread_cond_broadcast(&f->changed);
 	pthread_mutex_unlock(&f->mutex);
-	if (c) {
+	if (c)
 		client_run(c);
-		client_free(&f->client);
-	}
 	return NULL;
 }
 
@@ -465,6 +463,8 @@ void fleet_stop(struct fleet **fp)
 	if (f->started)
 		post(f, MESSAGE_STOP, 0);
 	pthread_join(f->thread, NULL);
+	/* Not by its thread, which may have ended while the message to do so was still being rung. */
+	client_free(&f->client);
 	for (uint32_t i = 0; i < f->o.client.phones_max; i++) {
 		fleet_forget_key(f, i);
 		if (f->priming)
