@@ -64,6 +64,40 @@ static void log_parked(
 	log_end(&l);
 }
 
+/* The body as it is, or inflated into `plain`, the caller's to free. False: refused. */
+static bool ping_body(struct shard *s, uint32_t slot, struct buf *plain, struct bytes *body_out)
+{
+	struct active *a = s->conns[slot].active;
+	int err;
+
+	*body_out = buf_bytes(&a->body);
+	if (body_out->n > PING_BODY_MAX) {
+		request_refuse(s, slot, 413, "a Ping of more than 64 KiB");
+		return false;
+	}
+	if (!a->http.gzip_body || body_out->n == 0)
+		return true;
+	err = gzip_inflate(*body_out, PING_BODY_MAX, plain);
+	*body_out = buf_bytes(plain);
+	if (err < 0)
+		request_refuse(s, slot, -err, "the body is not gzip, or inflates too far");
+	return err >= 0;
+}
+
+/* The policy key that the phone sent, in its query or as a header; whether it did. */
+static bool policy_key_of(const struct active *a, uint32_t *key_out)
+{
+	uint64_t key;
+
+	*key_out = a->query.policy_key;
+	if (!a->query.is_base64 &&
+		bytes_to_u64(http1_header(&a->http, "X-MS-PolicyKey"), UINT32_MAX, &key)) {
+		*key_out = (uint32_t)key;
+		return true;
+	}
+	return a->query.has_policy_key;
+}
+
 void hanging_ping(struct shard *s, uint32_t slot)
 {
 	struct conn *c = &s->conns[slot];
@@ -75,34 +109,18 @@ void hanging_ping(struct shard *s, uint32_t slot)
 	struct account_gate account;
 	uint8_t doc[PING_ANSWER_MAX];
 	struct buf plain = {0};
-	struct bytes body = buf_bytes(&a->body), v;
-	uint64_t order = presence_order(s->server->presence), newer, key;
-	bool has_key = a->query.has_policy_key;
-	uint32_t policy_key = a->query.policy_key;
+	struct bytes body;
+	uint64_t order = presence_order(s->server->presence), newer;
+	uint32_t policy_key;
+	bool has_key = policy_key_of(a, &policy_key);
 	struct db_txn txn;
 	char address[64];
 	int err, status;
 
 	METRIC_INC(PINGS);
-	if (body.n > PING_BODY_MAX) {
-		request_refuse(s, slot, 413, "a Ping of more than 64 KiB");
+	if (!ping_body(s, slot, &plain, &body)) {
+		buf_free(&plain);
 		return;
-	}
-	if (a->http.gzip_body && body.n) {
-		err = gzip_inflate(body, PING_BODY_MAX, &plain);
-		body = buf_bytes(&plain);
-		if (err < 0) {
-			buf_free(&plain);
-			request_refuse(s, slot, -err, "the body is not gzip, or inflates too far");
-			return;
-		}
-	}
-	if (!a->query.is_base64) {
-		v = http1_header(&a->http, "X-MS-PolicyKey");
-		if (bytes_to_u64(v, UINT32_MAX, &key)) {
-			has_key = true;
-			policy_key = (uint32_t)key;
-		}
 	}
 	err = db_read(s->server->db, &txn);
 	if (err) {

@@ -237,7 +237,7 @@ static inline int begin(void **state)
 	struct tls_pair pair = {cert, key};
 
 	(void)state;
-	snprintf(dir, sizeof(dir), "/tmp/test_storm.XXXXXX");
+	snprintf(dir, sizeof(dir), "/tmp/test_shard.XXXXXX");
 	assert_non_null(mkdtemp(dir));
 	log_set_level(LOG_ERROR);
 	set(c, "log.requests=false");
