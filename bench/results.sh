@@ -124,7 +124,7 @@ table(["\($r.s.phones | num) phones", "one change each", "one mail to all"];
 	map([.[1], ($f["burst_" + .[0]] | num), ($f["burst_list_" + .[0]] | num)]))'
 
 section handshake 'Handshakes' '
-origin, "",
+origin, "", "TLS 1.2: the same with `--tls12`; `make bench-handshake` runs both.", "",
 table(["", "server CPU each", "per second (both ends, all cores)"];
 	[["handshake_full", "TLS 1.3, full"], ["handshake_resumed", "TLS 1.3, resumed"],
 	["tls12_handshake_full", "TLS 1.2, full"], ["tls12_handshake_resumed", "TLS 1.2, resumed"]] |
